@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stair_es.cluster.client.connection import Connection
+    from stair_es.telemetry.server import ServerTelemetry
     from stair_es.web.auth import AccessPolicy
     from stair_es.web.encoding.service import EncodingTarget
 
@@ -71,6 +72,16 @@ _ImageRoots = Annotated[
 ]
 _Metrics = Annotated[bool, typer.Option("--metrics", help="Expose Prometheus metrics at /metrics; they require the token.")]
 _Title = Annotated[str, typer.Option("--title", metavar="TEXT", help="Title of the page. [default: the alias]")]
+_Coverage = Annotated[
+    Path | None,
+    typer.Option(
+        "--coverage",
+        envvar="STAIR_ES_SERVE_COVERAGE",
+        show_envvar=True,
+        help="Report of `stair-es coverage --json`, to show on the page.",
+        metavar="FILE",
+    ),
+]
 _TokenFile = Annotated[Path | None, _define_token_file(_ENV_SERVE_TOKEN)]
 _RootPath = Annotated[str, _define_root_path("STAIR_ES_SERVE_ROOT_PATH")]
 _Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
@@ -116,6 +127,7 @@ def serve_command(
     metrics: _Metrics = False,
     title: _Title = "",
     price_field: shared.PriceFieldOption = DEFAULT_PRICE_FIELD,
+    coverage: _Coverage = None,
     root_path: _RootPath = "",
     open_: _Open = False,
     as_json: shared.JsonOption = False,
@@ -130,40 +142,39 @@ def serve_command(
     **Examples**
 
     ```text
-    stair-es serve --index photos --open
-    stair-es serve --index photos --images ~/Pictures
+    stair-es serve --index photos --open --images ~/Pictures
     stair-es serve --host 0.0.0.0 --token-file /run/secrets/page --allow-host photos.example.org
     stair-es serve --root-path /photos --allow-host example.org
     ```
 
-    Prints the URL of the page and runs until you press Ctrl-C. By default only this machine can connect. The page never writes to
-    the cluster, so read permissions are enough.
+    Runs until you press Ctrl-C. By default only this machine can connect. The page only reads, so read permissions are enough.
     """
     _check_packages("serve")
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.telemetry.server import open_server_telemetry
     from stair_es.web.app import create_app, parse_root_path
     from stair_es.web.config import ServerConfig
+    from stair_es.web.coverage import read_coverage_report
     from stair_es.web.originals import AllowedRoots
     from stair_es.web.server import bind_socket, build_page_url, create_server
 
     token = _read_access_token(token_file, _ENV_SERVE_TOKEN)
     policy = _build_access_policy(host, token, no_token, allow_host, exposed="see all images")
     with open_server_telemetry(metrics=metrics) as telemetry, bind_socket(host, port) as (listener, bound_port):
-        connected = replace(resolve_connection(connection), timeout_s=10.0, request_hooks=telemetry.request_hooks)
         config = ServerConfig(
             index=index,
             load_encoder=EncoderArguments(model=model, backend=backend, text_tower=text_tower).prepare_for_index(index),
             roots=AllowedRoots.from_folders(images or []),
             title=title,
             price_field=price_field,
+            coverage=read_coverage_report(coverage) if coverage else None,
             root_path=parse_root_path(root_path),
             hooks=telemetry.hooks,
             extra_routes=telemetry.routes,
         )
         url = build_page_url(host, bound_port, config.root_path)
         ready = partial(_report_ready, url, as_json=as_json, with_token=bool(policy.token), open_page=open_)
-        with Cluster(connected) as cluster:
+        with Cluster(_resolve_connection(connection, telemetry)) as cluster:
             create_server(telemetry.wrap_app(create_app(config, cluster, policy, bound_port)), ready).run(sockets=[listener])
 
 
@@ -210,9 +221,7 @@ def serve_encoder_command(
     with ExitStack() as stack:
         telemetry = stack.enter_context(open_server_telemetry(metrics=True))
         listener, bound_port = stack.enter_context(bind_socket(host, port))
-        connected = None
-        if index is not None:
-            connected = replace(resolve_connection(connection), timeout_s=10.0, request_hooks=telemetry.request_hooks)
+        connected = None if index is None else _resolve_connection(connection, telemetry)
         config = EncoderConfig(
             get_target=_open_target(stack, encoder, connected, index),
             connection=connected,
@@ -224,6 +233,11 @@ def serve_encoder_command(
         app = telemetry.wrap_app(create_encoder_app(config, policy, bound_port))
         base_url = build_page_url(host, bound_port, config.root_path).rstrip("/")
         create_server(app, partial(_report_ready, base_url, as_json=as_json)).run(sockets=[listener])
+
+
+def _resolve_connection(arguments: ConnectionArguments, telemetry: ServerTelemetry) -> Connection:
+    """Resolve the connection of a server, whose requests are measured."""
+    return replace(resolve_connection(arguments), timeout_s=10.0, request_hooks=telemetry.request_hooks)
 
 
 def _open_target(

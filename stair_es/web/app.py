@@ -44,7 +44,9 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
     limits = config.limits
     limiter = ConcurrencyLimiter(limits.max_concurrent, limits.max_waiting, limits.wait_s)
     states = create_state_cache(cluster, config.index, config.load_encoder)
-    states.get()
+    model = states.get().info.model
+    if config.coverage and (difference := config.coverage.find_difference(config.index, model)):
+        logger.warning(difference)
     service, thumbnails = SearchService(config, cluster, states, limiter), ThumbnailService(config, cluster, limiter)
     encoding = EncodingService(config, follow_index(states, service.runner), limiter)
     routes = [*PageRoutes(config, service, thumbnails).list_routes(), *EncodingRoutes(config, encoding).list_routes()]
@@ -116,6 +118,7 @@ _OWN_SEGMENTS = frozenset(
     {
         "api",
         "compare",
+        "coverage",
         "embed",
         "embed_all",
         "embed_sparse",

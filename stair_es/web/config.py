@@ -12,6 +12,7 @@ from stair_es.config.defaults import DEFAULT_PRICE_FIELD
 from stair_es.model.base import Encoder
 from stair_es.search.index_info import IndexInfo
 from stair_es.sources.image.decode import DecodeLimits
+from stair_es.web.coverage import CoverageReport
 from stair_es.web.hooks import ServerHooks
 from stair_es.web.originals import AllowedRoots
 
@@ -84,3 +85,5 @@ class ServerConfig(AppConfig):
     """Shown instead of the name of the index."""
     price_field: str = DEFAULT_PRICE_FIELD
     """The field for prices in a query, such as `under 40`."""
+    coverage: CoverageReport | None = None
+    """What share of the searches of a log have a match, as `stair-es coverage` has measured it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from msgspec import to_builtins
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -39,6 +40,7 @@ pattern doesn't know strings and other comments; a test checks that none has `/*
 _START = "main.js"
 _MEDIA_TYPES = {
     ".js": "text/javascript",
+    ".json": "application/json",
     ".css": "text/css",
     ".svg": "image/svg+xml",
     ".html": "text/html",
@@ -125,15 +127,18 @@ class PageRoutes:
     def __init__(self, config: ServerConfig, service: SearchService, thumbnails: ThumbnailService) -> None:
         self._limits, self._hooks, self._service, self._thumbnails = config.limits, config.hooks, service, thumbnails
         self._files, self._body_reader = load_page_files(config.root_path), BodyReader(config.limits)
+        self._coverage = _build_file(encode_json(to_builtins(config.coverage)), ".json") if config.coverage else None
 
     def list_routes(self) -> list[Route]:
         """List the routes for the application."""
         return [
             PatternRoute("/", self._get_page, middleware=_COMPRESSED),
             PatternRoute("/compare", self._get_page, middleware=_COMPRESSED),
+            PatternRoute("/coverage", self._get_page, middleware=_COMPRESSED),
             PatternRoute("/image/{id:path}", self._get_page, middleware=_COMPRESSED),
             PatternRoute("/static/{name:path}", self._get_static_file, middleware=_COMPRESSED),
             PatternRoute("/api/about", self._describe_index, middleware=_COMPRESSED),
+            PatternRoute("/api/coverage", self._get_coverage, middleware=_COMPRESSED),
             PatternRoute("/api/fields/{name:path}", self._list_field_values, middleware=_COMPRESSED),
             PatternRoute("/api/search", self._handle_search, methods=["POST"], middleware=_COMPRESSED),
             PatternRoute("/api/facets", self._handle_facets, methods=["POST"], middleware=_COMPRESSED),
@@ -154,6 +159,16 @@ class PageRoutes:
 
     async def _describe_index(self, request: Request) -> Response:
         return await _respond_with_json(self._service.describe_index)
+
+    async def _get_coverage(self, request: Request) -> Response:
+        if self._coverage is None:
+            raise RequestRejected(
+                404,
+                "this page has no coverage report",
+                "Start the server with one: stair-es serve --coverage FILE",
+                code="no-coverage-report",
+            )
+        return _respond_with_file(request, self._coverage, _REVALIDATE)
 
     async def _list_field_values(self, request: Request) -> Response:
         prefix = request.query_params.get("prefix", "")

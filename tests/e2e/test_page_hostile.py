@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
 from support.browser.hostile_corpus import ATTACK, CAPTIONS, NAMES, write_hostile_table
-from support.browser.page_actions import call_api, open_results, open_weak_matches
-from support.browser.web_server import PHONE, PageErrors, Site, ingest_images, save_screenshot, serve_site
+from support.browser.page_actions import call_api, find_violations, open_results, open_weak_matches
+from support.browser.web_server import DESKTOP, PHONE, PageErrors, Site, ingest_images, save_screenshot, serve_site
+from support.servers.coverage_reports import build_report
 from support.servers.recording_proxy import RecordingProxy
 
 TITLE = "<b onclick=alert(1)>title</b>"
@@ -22,7 +24,10 @@ def hostile_site(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """The page of an index with hostile documents."""
     table = write_hostile_table(tmp_path_factory.mktemp("hostile"))
     ingest_images(node_url, "page-hostile", table, "--image-column", "file", "--field", "*", "--thumbnail-px", "0")
-    with RecordingProxy(node_url) as proxy, serve_site(proxy.url, "page-hostile", "--title", TITLE) as base:
+    report = table.with_name("coverage.json")
+    report.write_text(json.dumps(build_report([*CAPTIONS, *NAMES, *map(str, range(20))], index="page-<b>hostile</b>")))
+    arguments = ("--title", TITLE, "--coverage", report)
+    with RecordingProxy(node_url) as proxy, serve_site(proxy.url, "page-hostile", *arguments) as base:
         yield Site(base=base, proxy=proxy)
 
 
@@ -71,6 +76,30 @@ def test_each_image_s_page_shows_its_facts_as_they_are(hostile_site: Site, page:
         assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), hit["name"]
         assert page.get_by_role("cell", name=ATTACK).count() > 0
         assert page.locator("main a").evaluate_all("(links) => links.every((link) => link.href.startsWith(location.origin))")
+
+
+def test_a_report_of_coverage_shows_searches_as_they_are(hostile_site: Site, page: Page) -> None:
+    page.goto(hostile_site.base)
+    page.get_by_role("link", name="Coverage", exact=True).click()
+    table = page.get_by_role("table", name="Words that the model doesn't know")
+    rows = table.locator("tbody tr:visible")
+    expect(rows).to_have_count(20)
+    expect(page.get_by_role("table", name="Words that no image carries")).to_have_count(0)
+    expect(page.get_by_text("The report is of another index or model")).to_be_visible()
+    for theme, size in (("light", DESKTOP), ("dark", PHONE)):
+        page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
+        page.set_viewport_size(size)
+        assert find_violations(page, whole_page=theme == "light") == [], theme
+        assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        save_screenshot(page, f"coverage-{theme}")
+    page.get_by_role("button", name="show all 40").first.click()
+    expect(rows).to_have_count(len(CAPTIONS) + len(NAMES) + 20)
+    assert table.locator("th a:first-child").all_text_contents()[:20] == [*map(escape_shown, (*CAPTIONS, *NAMES))]
+    assert find_active_content(page) == []
+    table.get_by_role("link", name=NAMES[0], exact=True).click()
+    expect(page.get_by_role("searchbox", name="Words to look for")).to_have_value(NAMES[0])
+    page.go_back()
+    expect(rows).to_have_count(40)  # as it was left
 
 
 @pytest.mark.parametrize(

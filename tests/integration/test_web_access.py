@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from support.corpora.web_corpus import PHOTOS, Corpus
+from support.servers.coverage_reports import build_report
 from support.servers.hostile_http_server import PageClient, serve_page
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.web.auth import SECURITY_HEADERS, AccessPolicy
+from stair_es.web.coverage import CoverageReport
 
 TOKEN = "correct-horse-battery-staple"
 CAT = {"text": "cat"}
+REPORT = build_report(["<b>x</b>"], model="stair-mini-0")
 
 
 @pytest.fixture(scope="module")
 def private_page(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
-    with serve_page(Connection(url=node_url), corpus.alias, guard=AccessPolicy(token=TOKEN)) as client:
+    report = msgspec.convert(REPORT, CoverageReport)
+    with serve_page(Connection(url=node_url), corpus.alias, guard=AccessPolicy(token=TOKEN), coverage=report) as client:
         yield client
 
 
@@ -25,7 +30,16 @@ def test_every_response_carries_the_policy(page: PageClient, corpus: Corpus) -> 
     id_ = corpus.get_id("tabby-cat")
     responses = [
         page.get(target)
-        for target in ("/", "/static/api.js", "/api/about", f"/api/image/{id_}", f"/thumb/{id_}", f"/original/{id_}", "/nothing")
+        for target in (
+            "/",
+            "/static/api.js",
+            "/api/about",
+            "/api/coverage",
+            f"/api/image/{id_}",
+            f"/thumb/{id_}",
+            f"/original/{id_}",
+            "/nothing",
+        )
     ]
     responses += [
         page.post("/api/search", CAT),
@@ -74,7 +88,17 @@ def test_other_origins_cannot_request_or_embed(page: PageClient) -> None:
 
 def test_all_routes_need_the_token(private_page: PageClient, corpus: Corpus) -> None:
     id_ = corpus.get_id("tabby-cat")
-    for target in ("/", "/compare", "/static/api.js", "/api/about", f"/api/image/{id_}", f"/thumb/{id_}", "/nothing"):
+    for target in (
+        "/",
+        "/compare",
+        "/coverage",
+        "/static/api.js",
+        "/api/about",
+        "/api/coverage",
+        f"/api/image/{id_}",
+        f"/thumb/{id_}",
+        "/nothing",
+    ):
         response = private_page.get(target)
         assert (response.status, response.headers["www-authenticate"]) == (401, "Bearer")
         assert set(response.json) == {"error", "error_type", "code", "remedy"}
@@ -99,6 +123,18 @@ def test_bearer_token_is_accepted(private_page: PageClient) -> None:
     assert private_page.post("/api/search", CAT, authorization=f"bearer {TOKEN}").status == 200
     for wrong in (f"Basic {TOKEN}", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", TOKEN, "Bearer \xe9"):
         assert private_page.request("GET", "/api/about", None, {"authorization": wrong}).status == 401
+
+
+def test_a_report_of_coverage_is_served_to_who_may_search(page: PageClient, private_page: PageClient) -> None:
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+    response = private_page.get("/api/coverage", **bearer)
+    assert response.status == 200
+    assert response.json == {name: REPORT[name] for name in response.json}
+    assert private_page.get("/api/coverage", **bearer, if_none_match=response.headers["etag"]).status == 304
+    assert any("stair-mini-0" in message for message in private_page.messages)  # not the model of the index
+    missing = page.get("/api/coverage")
+    assert (missing.status, missing.json["code"], page.get("/coverage").status) == (404, "no-coverage-report", 200)
+    assert [each.get("/api/about", **bearer).json["coverage"] for each in (page, private_page)] == [False, True]
 
 
 def test_url_token_becomes_a_cookie(private_page: PageClient) -> None:

@@ -77,6 +77,7 @@ def test_about(page: PageClient, corpus: Corpus) -> None:
         "originals": True,
         "max_upload_bytes": 20 * 1024 * 1024,
         "policy": None,
+        "coverage": False,
     }
     types = {entry["name"]: (entry["type"], entry["label"]) for entry in fields}
     assert (types["width"], types["taken_at"]) == (("integer", "Width"), ("date", "Taken"))

@@ -100,6 +100,7 @@ def test_token_from_a_file_is_required_and_not_printed(node_url: str, corpus: Co
         (("--host", "203.0.113.7", "--no-token"), None, "address-unavailable"),
         (("--host", "no such host", "--no-token"), None, "address-unavailable"),
         (("--images", "/nowhere"), None, "no-such-folder"),
+        (("--coverage", "/nowhere"), None, "coverage-report-unreadable"),
         (("--token-file", "/nowhere"), None, "access-token-file-unreadable"),
         (("--token-file", "/dev/null"), None, "access-token-file-empty"),
         (("--allow-host", "https://photos.example.org"), None, "invalid-host-name"),

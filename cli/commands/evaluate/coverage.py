@@ -39,7 +39,8 @@ def coverage_command(
     ```text
     stair-es coverage searches.log --index shop
     sort searches.log | uniq -c | stair-es coverage - --index shop --top 50
-    stair-es coverage counts.tsv --index shop --json
+    stair-es coverage counts.tsv --index shop --json > coverage.json
+    stair-es serve --index shop --coverage coverage.json  # shows the report on the page
     ```
 
     A line is a search, optionally with its count before or after a tab. Lines of `uniq -c` are recognized, too. Each different

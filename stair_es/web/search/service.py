@@ -82,6 +82,7 @@ class SearchService:
             "originals": bool(self._config.roots),
             "max_upload_bytes": self._config.limits.upload_bytes,
             "policy": state.info.policy.label if state.info.policy else None,
+            "coverage": self._config.coverage is not None,
             "fields": list_field_facts(state.info),
             "suggestions": self._facts.list_suggestions(state.info),
         }

@@ -16,6 +16,9 @@ export class ApiError extends Error {
 /** @returns {Promise<AboutResponse>} */
 export const getAbout = () => request("api/about");
 
+/** @returns {Promise<CoverageReport>} */
+export const getCoverage = () => request("api/coverage");
+
 /** @param {object} body @param {AbortSignal} [signal] @returns {Promise<SearchResponse>} */
 export const search = (body, signal) => post("api/search", body, signal);
 

@@ -2,6 +2,7 @@
 
 import { ApiError, encodeImage, getAbout } from "./api.js";
 import { CompareView } from "./compare-view.js";
+import { CoverageView } from "./coverage-view.js";
 import { createIcon, createIconButton, escapeControls, getById, getKey, h, renderList, setProps, setValue } from "./dom.js";
 import { listenForImages, loadThumbnail, saveThumbnail } from "./image-upload.js";
 import { ImageView } from "./image-view.js";
@@ -32,7 +33,12 @@ const app = {
   rememberImages,
   getHitSequence: () => views.search.getHitSequence(),
 };
-const views = { search: new SearchView(app), image: new ImageView(app), compare: new CompareView(app) };
+const views = {
+  search: new SearchView(app),
+  image: new ImageView(app),
+  compare: new CompareView(app),
+  coverage: new CoverageView(app),
+};
 const forgetAboutError = () => {
   app.aboutError = null; // so that it is requested again
 };
@@ -71,6 +77,7 @@ function renderHeader() {
   for (const link of links) {
     if (link.dataset.nav === "back" || link.dataset.nav === "search") link.href = router.searchUrl;
     else if (link.dataset.nav === "compare") link.href = buildCompareHref(router.searchUrl);
+    else if (link.dataset.nav === "coverage") link.hidden = !app.about?.coverage;
     setProps(link, { "aria-current": link.dataset.nav === router.route.view ? "page" : null });
   }
   renderChips();
@@ -79,7 +86,8 @@ function renderHeader() {
 /** The title of the tab: the content, and the title of the page. */
 function renderTitle() {
   const { route } = router;
-  const content = { search: escapeControls(getQuery().text), image: views.image.getTitle(), compare: "Compare" }[route.view];
+  const fixed = { compare: "Compare", coverage: "Coverage" };
+  const content = { search: escapeControls(getQuery().text), image: views.image.getTitle(), ...fixed }[route.view];
   document.title = [content, app.about ? escapeControls(app.about.title) : "stair-es"].filter(Boolean).join(" · ");
 }
 
@@ -234,7 +242,7 @@ const showShortcuts = listenForShortcuts(
     m: searchSimilar,
     x: () => {
       const view = views[router.route.view];
-      return view instanceof CompareView ? false : view.toggleExplain();
+      return "toggleExplain" in view ? view.toggleExplain() : false;
     },
     e: () => router.route.view === "search" && views.search.layout.drawer.focusContent(),
     c: copyLink,

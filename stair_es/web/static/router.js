@@ -3,7 +3,7 @@
 import { buildUrl, stripBasePath } from "./base-url.js";
 import { buildHref, parseRoute } from "./routes.js";
 
-const PAGE_PATHS = /^\/(compare|image\/.*)?$/;
+const PAGE_PATHS = /^\/(compare|coverage|image\/.*)?$/;
 
 export class Router {
   route = parseRoute(location);

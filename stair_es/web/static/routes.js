@@ -67,6 +67,7 @@ export function parseRoute({ pathname, search }) {
       pieces: params.get("pieces") === "show",
       explain: params.get("show") === "explain",
     };
+  if (path === "/coverage") return { view: "coverage" };
   if (path !== "/compare") return { view: "search", query: parseQuery(params) };
   const k = Number.parseInt(params.get("k") ?? "", 10);
   return {
@@ -93,7 +94,8 @@ export function buildHref(route) {
     writeQuery(route.a, params, "a.");
     writeQuery(route.b, params, "b.");
     if (route.k && route.k !== COMPARED_COUNTS[0]) params.set("k", String(route.k));
-  } else writeQuery(route.query, params);
+  } else if (route.view === "coverage") path = "/coverage";
+  else writeQuery(route.query, params);
   const text = String(params);
   return `${BASE_PATH}${path}${text && `?${text}`}`;
 }

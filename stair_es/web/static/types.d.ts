@@ -103,11 +103,50 @@ interface FieldInfo {
 
 interface AboutResponse {
   title: string;
+  index: string;
+  model: string;
   documents: number;
   captions: boolean;
   max_upload_bytes: number;
   fields: FieldInfo[];
   suggestions: { token: string }[];
+  /** Whether there is a report of coverage. */
+  coverage: boolean;
+}
+
+interface CoverageWord {
+  word: string;
+  searches: number;
+  share: number;
+  /** Searches that have a match. */
+  matched: number;
+  /** A search with the word. */
+  example: string;
+  /** The largest weight in the index; null for an unknown word. */
+  largest_weight: number | null;
+  suggestions: string[];
+  searched_for: string | null;
+}
+
+interface UnmatchedSearch {
+  query: string;
+  searches: number;
+  answer: string;
+  /** The code of an error. */
+  code: string;
+}
+
+/** The report of `stair-es coverage` (stair_es/web/coverage.py). */
+interface CoverageReport {
+  index: string;
+  model: string;
+  searches: number;
+  /** Different searches. */
+  queries: number;
+  answers: Record<string, { searches: number; share: number; queries: number }>;
+  words: Record<string, CoverageWord[]>;
+  without_match: UnmatchedSearch[];
+  remarks: string[];
 }
 
 /** The fields of an image. */
@@ -202,10 +241,14 @@ interface CompareRoute {
   k: number;
 }
 
-type Route = SearchRoute | ImageRoute | CompareRoute;
+interface CoverageRoute {
+  view: "coverage";
+}
+
+type Route = SearchRoute | ImageRoute | CompareRoute | CoverageRoute;
 
 /** A route to build a URL from; what an image's route leaves out has its default. */
-type RouteTarget = SearchRoute | CompareRoute | (Partial<ImageRoute> & { view: "image"; id: string });
+type RouteTarget = SearchRoute | CompareRoute | CoverageRoute | (Partial<ImageRoute> & { view: "image"; id: string });
 
 type QueryUpdate = (query: Query) => Query;
 

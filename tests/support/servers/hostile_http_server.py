@@ -23,6 +23,7 @@ from stair_es.telemetry.server import ServerTelemetry, open_server_telemetry
 from stair_es.web.app import EncoderConfig, create_app, create_encoder_app
 from stair_es.web.auth import AccessPolicy
 from stair_es.web.config import BatchLimits, ServerConfig, ServerLimits
+from stair_es.web.coverage import CoverageReport
 from stair_es.web.encoding.service import EncodingTarget
 from stair_es.web.originals import AllowedRoots
 from stair_es.web.server import bind_socket, create_server
@@ -97,6 +98,7 @@ def serve_page(
     model: str | None = None,
     observer: ServerTelemetry | None = None,
     root_path: str = "",
+    coverage: CoverageReport | None = None,
 ) -> Iterator[PageClient]:
     """Serve a page within the context."""
     observer = observer or ServerTelemetry()
@@ -109,6 +111,7 @@ def serve_page(
         hooks=observer.hooks,
         extra_routes=observer.routes,
         root_path=root_path,
+        coverage=coverage,
     )
     with bind_socket("127.0.0.1", 0) as (listener, port), Cluster(connection) as cluster, ExitStack() as stack:
         page = PageClient(port=port)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from support.errors import expect_error
 
@@ -15,6 +17,7 @@ from stair_es.eval import search_log
 from stair_es.eval.coverage import AnswerKind, SearchAnswer, SearchCoverage, build_coverage_report, compute_coverage
 from stair_es.eval.search_log import SearchLog, read_search_log
 from stair_es.model.vocabularies.unknown_words import UnknownWord
+from stair_es.web.coverage import read_coverage_report
 
 MIN_WEIGHT = 0.25
 WEIGHTS = {"cat": 0.8, "red": 0.3, "windmill": 0.1, "castle": 0.0, "hat": 0.5}
@@ -119,7 +122,7 @@ def test_words_are_carried_from_the_weight_of_the_model(min_weight: float, missi
     assert [each.word for each in words["not_carried"]] == missing
 
 
-def test_the_report_has_shares_of_all_searches() -> None:
+def test_the_report_has_shares_of_all_searches(tmp_path: Path) -> None:
     coverage = cover_log(("cat", 6, "match"), ("acme", 2, "no_known_word"), ("gato +", 1, "error"), ("hat", 1, "only_weak"))
     report = build_coverage_report(coverage, index="shop", model_id="m@1", top=1, has_weak=False, seconds=1.0)
     values = report.to_dict()
@@ -141,6 +144,9 @@ def test_the_report_has_shares_of_all_searches() -> None:
     assert (gato["word"], gato["largest_weight"], gato["searched_for"]) == ("gato", None, "cat")
     assert values["words"]["only_weak"][0]["largest_weight"] == 0.5
     assert len(values["remarks"]) == 4
+    (tmp_path / "coverage.json").write_text(json.dumps(values))
+    shown = msgspec.to_builtins(read_coverage_report(tmp_path / "coverage.json"))
+    assert shown == {name: values[name] for name in shown}
     [answers, unknown, weak] = report.tables
     assert answers.rows[0][1:] == ("60.0", "6", "1")
     assert [row[:4] for row in unknown.rows] == [("acme", "20.0", "2", "0")]

@@ -27,7 +27,7 @@ def test_what_is_no_path_is_refused(text: str) -> None:
         parse_root_path(text)
 
 
-@pytest.mark.parametrize("text", ["/image", "/static/x", "/api", "/health", "/v1", "/embed_sparse", "/info"])
+@pytest.mark.parametrize("text", ["/image", "/coverage", "/static/x", "/api", "/health", "/v1", "/embed_sparse", "/info"])
 def test_a_path_of_the_page_itself_is_refused(text: str) -> None:
     with expect_error("reserved-root-path", UsageError):
         parse_root_path(text)
