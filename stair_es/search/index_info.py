@@ -109,7 +109,8 @@ class IndexInfo:
 
     def check_caption_field(self, query: SearchQuery) -> None:
         """Check that the caption field exists; the engine would silently find nothing."""
-        names = split_field_names(query.caption_field) if query.caption.strip() else []
+        is_searched = query.caption.strip() or query.required_words or query.excluded_words
+        names = split_field_names(query.caption_field) if is_searched else []
         for name in names:
             if name.partition(".")[0] not in self.field_names:
                 raise QueryError(

@@ -127,14 +127,15 @@ def _build_caption_query(
     policy: TokenPolicy | None,
 ) -> dict[str, Any]:
     """Build the part of a search query that is for captions: the given one, otherwise the text of the query string."""
-
-    def list_tokens(part: str) -> TokenGroup:
-        return () if inputs.has_images else list_part_tokens(encoder, text, part, policy)
-
     if inputs.caption.strip():
         text = inputs.caption
     elif not inputs.choose_caption_field(fields):
         return {}
+    replaced = encoder.read_text(text).replaced
+
+    def list_tokens(part: str) -> TokenGroup:
+        return () if inputs.has_images else list_part_tokens(encoder, part, replaced, policy)
+
     words = split_caption_words(text, inputs.parsed.phrases, unknown_words, list_tokens)
     if not words and not inputs.caption.strip():
         return {}

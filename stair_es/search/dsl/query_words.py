@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
@@ -46,9 +46,11 @@ def split_caption_words(
     return tuple(CaptionWord(part, weights[part] / total, () if part in unknown else list_tokens(part)) for part in parts)
 
 
-def list_part_tokens(encoder: Encoder, text: str, part: str, policy: TokenPolicy | None = None) -> TokenGroup:
-    """List the tokens of a word or phrase of a text as the model reads the text; none if it has no token for a word."""
-    replaced = encoder.read_text(text).replaced
+def list_part_tokens(encoder: Encoder, part: str, replaced: Mapping[str, str], policy: TokenPolicy | None = None) -> TokenGroup:
+    """List the tokens of a word or phrase; none if the model has no token for one of its words.
+
+    `replaced` are the words of the text for which the model reads others.
+    """
     words = list_content_words(" ".join(replaced.get(word, word) for word in part.split()))
     groups = [encoder.tokenize_word(word) for word in words]
     tokens = tuple(dict.fromkeys(token for group in groups for token in group)) if all(groups) else ()
