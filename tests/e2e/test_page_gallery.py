@@ -453,6 +453,26 @@ def test_unknown_words_and_remarks_are_said(site: Site, page: Page) -> None:
     expect(notes).to_have_count(0)
 
 
+def test_words_that_matches_share_narrow_the_search(site: Site, page: Page) -> None:
+    open_gallery(site, page, "/?q=mammal")
+    answer = call_api(site, {"text": "mammal", "k": PAGE})
+    least = 0.05 * max(each["weight"] for each in answer["query"])
+    asked = {each["token"] for each in answer["query"] if each["weight"] >= least}
+    weights: dict[str, list[float]] = {}
+    for token, weight in (pair for hit in answer["hits"] if not hit["weak"] for pair in hit["tokens"]):
+        weights.setdefault(token, []).append(weight)
+    shared = [token for token, each in weights.items() if len(each) > 1 and token not in asked]
+    related = sorted(shared, key=lambda token: -sum(weights[token]))[:8]
+    assert len(related) > 2
+    words = page.get_by_role("list", name="Related words").get_by_role("button")
+    expect(words).to_have_text(related)
+    words.first.click()
+    text = f"mammal {related[0]}"
+    expect(page.get_by_role("searchbox", name="Words to look for")).to_have_value(text)
+    wait_for_tiles(page, list_hits(site, text=text))
+    expect(words.filter(has_text=related[0])).to_have_count(0)
+
+
 def test_copies_are_folded_and_listed(large_site: Site, page: Page) -> None:
     def fold_duplicates(answer: dict[str, Any]) -> None:
         hits = answer["hits"]

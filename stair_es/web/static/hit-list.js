@@ -2,6 +2,10 @@
 
 import { assignHues, sortQueryTokens } from "./format.js";
 
+const RELATED_TOKEN_COUNT = 8;
+/** A token of the query with a smaller share of the heaviest weight is one that the user hardly asked for. */
+const MIN_QUERY_SHARE = 0.05;
+
 /** Hits of one or more pages without repetitions: the same image, or another one with the same bytes. @param {Hit[]} hits */
 export function foldDuplicates(hits) {
   /** @type {Hit[]} */
@@ -38,6 +42,27 @@ export function buildHitItems(hits, queryTokens = [], required = []) {
     required: new Set(required),
   };
   return hits.map((hit, position) => ({ hit, position, ...shared }));
+}
+
+/**
+ * The words that at least two matches share beyond those of the query, by the sums of their weights.
+ * @param {SearchResponse} response @param {string} text the text of the query @returns {{token: string}[]}
+ */
+export function listRelatedTokens({ hits, query }, text) {
+  const maxWeight = Math.max(...query.map(({ weight }) => weight));
+  const asked = query.filter(({ weight }) => weight >= MIN_QUERY_SHARE * maxWeight).map(({ token }) => token);
+  const known = new Set([...asked, ...text.toLowerCase().split(/[^\p{L}\p{N}]+/u)]);
+  /** @type {Map<string, {token: string, count: number, sum: number}>} */
+  const totals = new Map();
+  for (const hit of foldDuplicates(hits).filter(({ weak }) => !weak))
+    for (const [token, weight] of hit.tokens) {
+      const { count, sum } = totals.get(token) ?? { count: 0, sum: 0 };
+      totals.set(token, { token, count: count + 1, sum: sum + weight });
+    }
+  const shared = [...totals.values()].filter(
+    ({ token, count }) => count > 1 && /^[\p{L}\p{N}]/u.test(token) && !known.has(token),
+  );
+  return shared.sort((one, other) => other.sum - one.sum).slice(0, RELATED_TOKEN_COUNT);
 }
 
 /** The largest score and the largest contribution of a token, so that bars are comparable. */

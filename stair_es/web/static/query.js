@@ -153,6 +153,9 @@ export const quotePart = (query, part) =>
     query.text.replace(part, () => `"${part}"`),
   );
 
+/** Adds a word to the text. @param {Query} query @param {string} word */
+export const addWord = (query, word) => updateQuery(query, { text: `${query.text} ${word}`.trim() });
+
 /** The query for images like another. @param {string} id @returns {Query} */
 export const buildSimilarQuery = (id) => ({ ...EMPTY_QUERY, like: id });
 

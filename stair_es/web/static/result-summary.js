@@ -1,8 +1,8 @@
 // The summary of a response: the number of matches, unknown words, and whether any match is good.
 
-import { escapeControls, h } from "./dom.js";
-import { capitalize, formatWeight, pluralize } from "./format.js";
-import { hasConditions, hasRanking, setQueryText } from "./query.js";
+import { createButton, escapeControls, h } from "./dom.js";
+import { capitalize, formatWeight, pluralize, renderToken } from "./format.js";
+import { addWord, hasConditions, hasRanking, setQueryText } from "./query.js";
 import { buildSearchHref } from "./routes.js";
 
 /** The number of matches. @param {Query} query @param {HitCounts} counts */
@@ -42,6 +42,12 @@ export function renderNoGoodMatch({ weak_below }, bestHit) {
     h("p", { class: "lead" }, "No good match."),
     h("p", {}, `No image has enough of the query's words${scores}. The nearest images are the weak matches below.`),
   ];
+}
+
+/** A word that matches share. @param {string} token @param {UpdateQuery} updateQuery @returns {Component<{token: string}>} */
+export function createRelatedWord(token, updateQuery) {
+  const click = () => updateQuery((query) => addWord(query, token));
+  return { element: h("li", {}, createButton({ title: "Add to the query", on: { click } }, renderToken(token))) };
 }
 
 /** A link to the same query with another word in place of an unknown one. */

@@ -80,6 +80,7 @@ function createLists() {
   const start = h("div", { class: "start" });
   const notes = h("ul", { class: "notes", "aria-label": "Notes on the query" });
   const verdict = h("div", { class: "verdict" });
+  const related = h("ul", { class: "related", "aria-label": "Related words" });
   const title = h("h2", { class: "hidden" }, "Images found");
   const strong = h("ol", { "aria-label": "Images found" });
   const divider = createButton({ class: "divider", hidden: true });
@@ -87,6 +88,6 @@ function createLists() {
   const empty = h("div", { class: "empty" });
   const pageProblem = h("div", { class: "problem" });
   const more = createButton({ class: "wide", hidden: true }, "More images");
-  const elements = [problem, notes, verdict, title, strong, divider, weak, empty, pageProblem, more];
-  return { elements, problem, start, notes, verdict, strong, divider, weak, empty, pageProblem, more };
+  const elements = [problem, notes, verdict, related, title, strong, divider, weak, empty, pageProblem, more];
+  return { elements, problem, start, notes, verdict, related, strong, divider, weak, empty, pageProblem, more };
 }

@@ -4,11 +4,11 @@ import { countFacets, LatestTask, search } from "./api.js";
 import { createDuplicatesDialog } from "./dialogs.js";
 import { announce, renderList, setProps, setText } from "./dom.js";
 import { renderNoResults, renderStartPage, renderUnknownWords } from "./empty-states.js";
-import { formatCount, pluralize } from "./format.js";
+import { formatCount, getToken, pluralize } from "./format.js";
 import { GalleryRows } from "./gallery-rows.js";
 import { moveGridFocus, renderAnimatedList } from "./grid.js";
 import { createHitCard } from "./hit-card.js";
-import { buildHitItems, getHitId } from "./hit-list.js";
+import { buildHitItems, getHitId, listRelatedTokens } from "./hit-list.js";
 import { renderError } from "./notifications.js";
 import {
   ADDED_WEIGHT,
@@ -21,7 +21,7 @@ import {
   setFactor,
   toggleRequired,
 } from "./query.js";
-import { formatMatchCount, renderNoGoodMatch, renderNotes } from "./result-summary.js";
+import { createRelatedWord, formatMatchCount, renderNoGoodMatch, renderNotes } from "./result-summary.js";
 import { buildHref, buildSearchHref } from "./routes.js";
 import { createSearchLayout } from "./search-layout.js";
 import { INITIAL_STATE, needsSearch, reduce, selectResults } from "./search-state.js";
@@ -307,11 +307,15 @@ export class SearchView {
 
   /** What is said about the result above it, or instead of it. */
   #renderNotes() {
-    const { notes, verdict, empty } = this.layout;
+    const { notes, verdict, related, empty } = this.layout;
     const { query, response, hits, error, hasSkeletons } = this.#state;
     const { strong, weak, isUnknown } = selectResults(this.#state);
+    const isAnswered = response && !error && !hasSkeletons;
+    const words = isAnswered && hasRanking(query) ? listRelatedTokens(response, query.text) : [];
+    renderList(related, words, getToken, ({ token }) => createRelatedWord(token, this.updateQuery));
+    related.hidden = !words.length && !(hasSkeletons && hasRanking(query)); // has its place when they arrive
     for (const element of [notes, verdict, empty]) element.replaceChildren();
-    if (!response || error || hasSkeletons) return;
+    if (!isAnswered) return;
     notes.append(...renderNotes(query, response));
     if (!hits.length) empty.append(renderNoResults(query, response, this.app, this.updateQuery));
     else if (isUnknown) verdict.append(...renderUnknownWords(response, this.app, this.updateQuery));
