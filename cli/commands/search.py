@@ -42,6 +42,14 @@ _ExplainEngine = Annotated[
 _Duplicates = Annotated[
     bool, typer.Option("--duplicates", help="List every copy of an image as a separate hit, instead of one hit with a count.")
 ]
+_Sort = Annotated[
+    str,
+    typer.Option(
+        "--sort",
+        help="Sort matches by a field of numbers or dates, such as price:asc, instead of by score. Weak matches are left out.",
+        metavar="FIELD:asc|desc",
+    ),
+]
 _Fields = Annotated[str, typer.Option("--fields", help="Document fields to include in the output of --json.", metavar="NAME,...")]
 _MaxClauses = Annotated[
     int,
@@ -58,6 +66,7 @@ def search_command(
     explain: _Explain = False,
     explain_engine: _ExplainEngine = False,
     duplicates: _Duplicates = False,
+    sort: _Sort = "",
     fields: _Fields = "",
     as_json: shared.JsonOption = False,
     *,
@@ -85,7 +94,7 @@ def search_command(
     query.
     """
     inputs = search.parse_inputs(words, _SEARCH_EXAMPLE)
-    options = search.build_options(explain_engine=explain_engine, fold_duplicates=not duplicates)
+    options = search.build_options(explain_engine=explain_engine, fold_duplicates=not duplicates, sort=sort)
     cursor = parse_cursor(after)
     if after:
         _check_pages(options)

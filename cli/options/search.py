@@ -183,7 +183,7 @@ class SearchArguments:
         """Return the limits for reading an image, and whether its URL may lead to private addresses."""
         return build_read_limits(allow_private=self.allow_private_urls)
 
-    def build_options(self, *, explain_engine: bool = False, fold_duplicates: bool = False) -> SearchOptions:
+    def build_options(self, *, explain_engine: bool = False, fold_duplicates: bool = False, sort: str = "") -> SearchOptions:
         """Return the search options; the arguments are those of one command."""
         from stair_es.search.options import SearchOptions
 
@@ -194,6 +194,7 @@ class SearchArguments:
             search_pipeline=self.pipeline,
             explain_engine=explain_engine,
             fold_duplicates=fold_duplicates,
+            sort=sort,
         )
 
 

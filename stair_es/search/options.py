@@ -27,6 +27,9 @@ class SearchOptions:
     """Number of hits of each ranking that are fused."""
     search_pipeline: str | None = None
     """A search pipeline of the cluster (OpenSearch 2.8)."""
+    sort: str = ""
+    """The field of numbers or dates that hits are sorted by, instead of their scores, and a direction: `price:asc`. Weak matches
+    are left out, and documents without the field come last."""
     build_clause: ClauseBuilder | None = None
     """Builds the clause that scores documents, instead of the dot product: then there are no weak matches."""
     explain_engine: bool = False
@@ -36,8 +39,12 @@ class SearchOptions:
     There are fewer than `k` hits if a search without pages (rank fusion, a search pipeline) finds copies."""
 
     def __post_init__(self) -> None:
-        """Check the weight mass."""
+        """Check the weight mass, and what can't be combined."""
         check_weight_mass(self.weight_mass)
+        if self.sort and self.fusion == "rrf":
+            raise QueryError(
+                "ranks that are fused can't be sorted by a field", "Omit rrf, or the order.", code="rrf-not-sortable"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -40,6 +40,9 @@ class SearchRequest:
     scale: float = 1.0
     """Factor of the scores in the response (`SearchQuery.amplify`)."""
     match_cut: MatchCut | None = None
+    """The cut by which hits are weak; None if it isn't known, or if there are no weak hits."""
+    by_field: bool = False
+    """Whether hits are in the order of a field, not of their scores."""
     token_clause: Mapping[str, Any] | None = None
     """The clause whose score is the dot product."""
     remarks: tuple[str, ...] = ()
@@ -64,9 +67,10 @@ def build_search_request(
     k: int = 10,
     after: Cursor | None = None,
     ordered: bool = True,
+    order: Sequence[Mapping[str, Any]] | None = None,
     build_clause: ClauseBuilder | None = None,
 ) -> SearchRequest:
-    """Build the body of a `_search` request for the `k` best documents.
+    """Build the body of a `_search` request for the `k` best documents, or in the order of a field, for the first `k` matches.
 
     The total isn't counted, so that the engine can skip documents that can't be among the best `k`.
 
@@ -78,6 +82,7 @@ def build_search_request(
         after: The cursor of the previous page.
         ordered: Sort hits in a total order. Requires `uri` and `sha256` to be keywords and no search pipeline that rescores;
             without it there is no pagination.
+        order: The order by a field (`build_field_order`). Weak matches are left out: the cheapest would come first.
         build_clause: Builds the clause of the vector, instead of the builder of the query type.
 
     Raises:
@@ -102,9 +107,9 @@ def build_search_request(
         "query": _build_query(_apply_scale(scoring, query.scale), query, query_type),
         **({} if query.min_score is None else {"min_score": _scale_score(query.min_score, query.scale)}),
         "_source": {"excludes": EXCLUDED_FIELDS},
-        **build_pagination(after, ordered=ordered, scale=query.scale),
+        **_build_order(order, after, ordered=ordered, scale=query.scale),
     }
-    return SearchRequest(
+    request = SearchRequest(
         body=body,
         vector=vector,
         truncated=truncated,
@@ -113,6 +118,29 @@ def build_search_request(
         match_cut=query.match_cut,
         token_clause=token_clause,
     )
+    return request if order is None else replace(restrict_to_matches(request, query), match_cut=None, by_field=True)
+
+
+def _build_order(
+    order: Sequence[Mapping[str, Any]] | None, after: Cursor | None, *, ordered: bool, scale: float
+) -> dict[str, Any]:
+    if order is None:
+        return build_pagination(after, ordered=ordered, scale=scale)
+    if not ordered:
+        raise QueryError(
+            "an order by a field requires that `uri` and `sha256` are keyword fields, and no search pipeline, which may rescore",
+            "Leave out the order.",
+            code="index-not-sortable",
+        )
+    return {**build_pagination(after, ordered=True, order=order), "track_scores": True}
+
+
+def restrict_to_matches(request: SearchRequest, query: SearchQuery) -> SearchRequest:
+    """Return the request that leaves out weak matches; the request itself if there is no cut."""
+    cut = build_match_clause(request, query)
+    if cut is None:
+        return request
+    return replace(request, body={**request.body, "query": {"bool": {"must": [request.body["query"]], "filter": [cut]}}})
 
 
 def _build_caption_clauses(query: SearchQuery) -> list[Clause]:
@@ -223,7 +251,9 @@ def build_pagination(
     sort = {"sort": list(order)} if ordered else {}
     if after is None:
         return sort
-    values = [_scale_score(value, scale) if isinstance(value, int | float) else value for value in validate_cursor(after)]
+    [first] = order[0].values()
+    cursor = validate_cursor(after, first.get("unmapped_type", ""))
+    values = [_scale_score(value, scale) if isinstance(value, int | float) else value for value in cursor]
     return {**sort, "search_after": values}
 
 

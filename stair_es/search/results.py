@@ -12,13 +12,13 @@ import numpy as np
 
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature, unescape_feature
+from stair_es.search.dsl.pagination import Cursor, build_cursor
 from stair_es.search.query import EMPTY_VECTOR
 from stair_es.search.request import CAPTION_WORD
 from stair_es.types import QueryType
 
 if TYPE_CHECKING:
     from stair_es.model.vocabularies.unknown_words import UnknownWord
-    from stair_es.search.dsl.pagination import Cursor
     from stair_es.search.dsl.understanding import TextCondition
     from stair_es.search.query import MatchCut
     from stair_es.search.request import SearchRequest
@@ -101,7 +101,7 @@ class SearchResult:
 def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -> SearchResult:
     """Parse a response of the cluster."""
     raw_hits = response["hits"]["hits"]
-    hits = tuple(parse_hit(hit, request.vector, request.match_cut, request.scale) for hit in raw_hits)
+    hits = tuple(parse_hit(hit, request.vector, request.match_cut, request.scale, by_field=request.by_field) for hit in raw_hits)
     if not all(math.isfinite(hit.score) for hit in hits):
         raise QueryError("scores overflow float32, so the ranking is undefined", "Use smaller weights.", code="scores-overflow")
     return SearchResult(
@@ -117,12 +117,17 @@ def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -
 
 
 def parse_hit(
-    raw_hit: Mapping[str, Any], query_vector: SparseVector, match_cut: MatchCut | None = None, scale: float = 1.0
+    raw_hit: Mapping[str, Any],
+    query_vector: SparseVector,
+    match_cut: MatchCut | None = None,
+    scale: float = 1.0,
+    *,
+    by_field: bool = False,
 ) -> Hit:
-    """Parse one element of `hits.hits`; its score is `scale` times as high."""
+    """Parse one element of `hits.hits`; its score is `scale` times as high, as is that in its cursor unless it is `by_field`."""
     source, score = raw_hit.get("_source") or {}, _divide_score(float(raw_hit["_score"]), scale)
     tokens = source.get("tokens") or {}
-    cursor = raw_hit.get("sort")
+    cursor = build_cursor(raw_hit["sort"]) if raw_hit.get("sort") else None
     contributions = explain_score(query_vector, tokens)
     names = (str(name) for name in raw_hit.get("matched_queries") or ())
     hit = Hit(
@@ -134,7 +139,7 @@ def parse_hit(
         caption_words=tuple(name.removeprefix(CAPTION_WORD) for name in names if name.startswith(CAPTION_WORD)),
         source=source,
         engine_scores=parse_explanation(raw_hit["_explanation"]) if "_explanation" in raw_hit else {},
-        cursor=cursor if cursor is None or scale == 1 else [score, *cursor[1:]],
+        cursor=cursor if cursor is None or scale == 1 or by_field else [score, *cursor[1:]],
     )
     return hit if match_cut is None else judge_hit(hit, match_cut)
 

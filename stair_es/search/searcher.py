@@ -18,7 +18,7 @@ from stair_es.config.defaults import DEFAULT_PRICE_FIELD, MAX_HITS
 from stair_es.errors import ClusterError, QueryError
 from stair_es.retry import RetryPolicy
 from stair_es.search.dsl.filters import split_field_names
-from stair_es.search.dsl.pagination import Cursor
+from stair_es.search.dsl.pagination import Cursor, build_field_order
 from stair_es.search.dsl.understanding import SearchFields
 from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_target
 from stair_es.search.options import SearchOptions, prune_vector
@@ -112,20 +112,21 @@ class QueryRunner:
         info.check_caption_field(query)
         info.check_filter_fields(query.filters)
         plan = target.plan_query(options.query_type, self._list_plugins)
+        # the cut was measured on scores of images, and a pipeline can change scores
+        has_cut = info.content_type == "images" and not options.search_pipeline and options.build_clause is None
         request = build_search_request(
-            info.apply_policy(query),
+            info.apply_policy(query if has_cut else replace(query, match_thresholds=None)),
             plan.query_type,
             max_clauses=plan.max_clauses,
             k=k,
             after=after,
             ordered=plan.sortable and not options.search_pipeline,  # it may rescore, which excludes sorting
+            order=build_field_order(options.sort, info.mapped_fields) if options.sort else None,
             build_clause=options.build_clause,
         )
         if self._source_fields is not None:
             request = replace(request, body={**request.body, "_source": self._source_fields})
-        # the cut was measured on scores of images, and a pipeline can change scores
-        has_cut = info.content_type == "images" and not options.search_pipeline and options.build_clause is None
-        return replace(request, remarks=tuple(info.list_remarks(query)), match_cut=request.match_cut if has_cut else None)
+        return replace(request, remarks=tuple(info.list_remarks(query)))
 
     def _search_page(
         self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
@@ -283,7 +284,8 @@ class Searcher:
             yield "no further hits"
         elif not result.hits:
             reason = explain_no_hits(query, lambda other: self.count(other, options=options))
-            reason = reason or f"nothing in {self._index!r} has a word in common with the query and meets its conditions"
+            needed = "is a match (weak ones aren't sorted)" if options.sort else "has a word in common with the query"
+            reason = reason or f"nothing in {self._index!r} meets the conditions of the query and {needed}"
             yield f"nothing found: {reason}"
 
     def _fetch_target(self, previous: SearchTarget | None) -> SearchTarget:

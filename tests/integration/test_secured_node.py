@@ -138,6 +138,7 @@ SEARCHES = [
     ("a cat",),
     ("a cat", "--min-score", "0.15"),
     ("a cat", "-k", "2", "--after", "start"),
+    ("animal", "--sort", "bytes:asc", "-k", "2", "--after", "start"),
     ("cow", "--duplicates"),
     ("a cat", "--explain-engine"),
     ("--image", str(PHOTOS / "tabby-cat.jpg")),

@@ -419,6 +419,23 @@ def test_chosen_values_stay_and_conditions_combine(shop_page: PageClient) -> Non
     assert {"value": "SKU-7", "count": 1} in sku["buckets"]
 
 
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+def test_matches_are_sorted_by_a_field_over_pages(shop_page: PageClient, direction: str) -> None:
+    filters = [{"field": "width", "gte": 400}]
+    for field, body in (("year", {}), ("price", {"text": "dog"}), ("year", {"text": "dog", "filters": filters})):
+        whole = search_page(shop_page, k=100, **body)["hits"]
+        assert any(hit["weak"] for hit in whole) == ("text" in body)
+        expected = {hit["id"] for hit in whole if not hit["weak"]}
+        ids = list_pages(shop_page, k=7, sort=f"{field}:{direction}", **body)
+        assert sorted(ids) == sorted(expected)
+        items = [int(id_.removeprefix("item")) for id_ in ids if id_.startswith("item")]
+        assert ids[: len(items)] == [f"item{number}" for number in items]  # the photos have no such field
+        values = [number % 5 if field == "year" else number for number in items]
+        assert values == sorted(values, reverse=direction == "desc")
+        facets = shop_page.post("/api/facets", {"sort": f"{field}:{direction}", **body}).json
+        assert (facets["total"], facets["weak"]) == (len(ids), 0)
+
+
 def test_values_are_completed_whatever_their_case(shop_page: PageClient) -> None:
     assert shop_page.get("/api/fields/format").json["values"][0] == {"value": "PNG", "count": 40}
     assert shop_page.get("/api/fields/brand?prefix=bRAND").json["values"] == [

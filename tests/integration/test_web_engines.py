@@ -18,7 +18,7 @@ from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.feature_names import unescape_feature
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
-from stair_es.search import ImageSearch
+from stair_es.search import ImageSearch, SearchOptions
 from stair_es.types import SparseVector
 
 TEXT = "a cat, a dog and a panda"
@@ -93,20 +93,22 @@ def test_every_engine_browses_and_counts_columns(page: PageClient, corpus: Corpu
         corpus.add_document(
             f"n{number:02}", {"tokens": {"cat": 1.0}, "uri": f"s3://b/n{number:02}.jpg", "sha256": str(number), **shop}
         )
-    paged: list[str] = []
-    after = None
-    while True:
-        part = page.post("/api/search", {"k": 5, "after": after}).json
-        paged += [hit["id"] for hit in part["hits"]]
-        after = part["after"]
-        if after is None:
-            break
+    paged = list_pages(page, k=5)
     assert len(paged) == len(set(paged)) == len(corpus.read_documents())
     assert paged[-13:] == [*(f"n{number:02}" for number in range(12)), "a/b"]  # they lack the date
     facets = {facet["field"]: facet for facet in wait_for_columns(page)}
     assert {name: facets[name]["kind"] for name in columns} == {
         **{"price": "range", "shot_at": "date", "sale": "terms", "brand": "terms"}
     }
+    cats = page.post("/api/search", {"text": "cat", "method": "words", "k": 100}).json["hits"]
+    matches = {hit["id"] for hit in cats if not hit["weak"]}
+    assert 12 < len(matches) < len(cats)
+    for body, expected in (({}, {*paged}), ({"text": "cat", "method": "words"}, matches)):
+        for field in ("price", "shot_at"):
+            ids = {direction: list_pages(page, k=5, sort=f"{field}:{direction}", **body) for direction in ("asc", "desc")}
+            assert ids["asc"][:12] == ids["desc"][11::-1] == [f"n{number:02}" for number in range(12)]
+            assert ids["asc"][12:] == ids["desc"][12:]  # those without the field, by their URIs
+            assert sorted(ids["asc"]) == sorted(expected)
     for name in columns:
         assert sum(bucket["count"] for bucket in facets[name]["buckets"]) == 12
         for bucket in facets[name]["buckets"]:
@@ -127,6 +129,19 @@ def test_every_engine_browses_and_counts_columns(page: PageClient, corpus: Corpu
         assert (response.status, fact in response.json["error"]) == (400, True), response.body
 
 
+def list_pages(page: PageClient, **body: object) -> list[str]:
+    """Return the ids of the hits of all pages."""
+    ids: list[str] = []
+    after = None
+    while True:
+        response = page.post("/api/search", {**body, "after": after})
+        assert response.status == 200, response.body
+        ids += [hit["id"] for hit in response.json["hits"]]
+        after = response.json["after"]
+        if after is None:
+            return ids
+
+
 def wait_for_columns(page: PageClient) -> list[dict[str, Any]]:
     """Return the facets once the server knows the new columns: it looks at the mapping every few seconds."""
     for _ in range(1200):
@@ -141,10 +156,14 @@ def test_the_query_of_the_encoder_gives_what_a_search_gives(page: PageClient, co
     photo = PHOTOS / "red-panda.jpg"
     uri = "data:image/jpeg;base64," + base64.b64encode(photo.read_bytes()).decode()
     with ImageSearch(corpus.alias, url=corpus.url) as search:
-        for fields, query in (({"text": TEXT}, TEXT), ({"image": uri}, photo)):
-            body = page.post("/v1/query", {**fields, "k": 4}).json
+        for fields, query, sort in (
+            ({"text": TEXT}, TEXT, ""),
+            ({"image": uri}, photo, ""),
+            ({"text": TEXT}, TEXT, "bytes:desc"),
+        ):
+            body = page.post("/v1/query", {**fields, "k": 4, "sort": sort}).json
             hits = corpus.client.search(index=corpus.alias, body=body)["hits"]["hits"]
             assert [(hit["_id"], hit["_score"]) for hit in hits] == [
-                (hit.id, hit.score) for hit in search.search(query, k=4).hits
+                (hit.id, hit.score) for hit in search.search(query, k=4, options=SearchOptions(sort=sort)).hits
             ]
             assert hits

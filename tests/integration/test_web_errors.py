@@ -55,6 +55,12 @@ def test_missing_resources_are_reported_as_json(page: PageClient, method: str, t
         ({"text": "cat", "filter": '{"match_all": {}}'}, "filter-not-a-string", ""),
         ({"text": "cat", "after": [1, 2]}, "invalid-cursor", "[1, 2]"),
         ({"text": "cat", "after": [1.0, "u", "s", {"a": 1}]}, "invalid-cursor", "[1.0, 'u', 's', {'a': 1}]"),
+        ({"text": "cat", "sort": "widht:asc"}, "field-not-usable", "'widht'"),
+        ({"text": "cat", "sort": "caption:asc"}, "field-not-sortable", "'caption'"),
+        ({"text": "cat", "sort": "format:asc"}, "field-not-sortable", "'format'"),
+        ({"text": "cat", "sort": "width:up"}, "invalid-sort", "'width:up'"),
+        ({"text": "cat", "sort": f"{'w' * 600}:asc"}, "invalid-body", "`sort`"),
+        ({"text": "cat", "sort": "width:asc", "after": ["x", "u", "s", "i"]}, "invalid-cursor", "'x'"),
         ({"similar_to": "nope"}, "no-such-image", "'nope'"),
     ],
 )

@@ -58,6 +58,11 @@ def get_mapped_field(fields: Mapping[str, MappedField], name: str, role: str) ->
     raise QueryError(f"{role} refers to the field {name[:80]!r}, {problem}", remedy, code="field-not-usable")
 
 
+def is_scalar(mapped: MappedField) -> bool:
+    """Check whether the values of a field have an order and distances: numbers and dates."""
+    return mapped.kind in ("integer", "number", "date")
+
+
 def suggest_fields(name: str, available: Sequence[str]) -> str:
     """Suggest other fields than the one that was named."""
     similar = [other for other in get_close_matches(name, available, n=3) if other != name]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from stair_es.errors import QueryError
+from stair_es.search.dsl.mapped_fields import MappedField, get_mapped_field, is_scalar, suggest_fields
 from stair_es.search.dsl.weights import HEAVY_SCORE
 from stair_es.types import is_utf8
 
@@ -31,6 +33,40 @@ NEWEST_ORDER: list[dict[str, Any]] = [
 ]
 """A total order without scores: what was ingested last comes first."""
 
+_MAX_EXACT = 2**53
+"""Readers of JSON with numbers of 64 bits, such as browsers, round larger integers."""
+_MAX_LONG = 2**63
+_LONG_TEXT = re.compile(r"-?\d{16,19}", re.ASCII)
+_FLOATS = ("half_float", "float", "double")
+_INFINITIES = ("Infinity", "-Infinity")
+"""What engines have for documents without the field if its numbers have fractions, instead of the largest or smallest integer."""
+
+
+def build_field_order(sort: str, fields: Mapping[str, MappedField]) -> list[dict[str, Any]]:
+    """Build the total order by a field, such as `price:asc`. Documents without the field come last.
+
+    Raises:
+        QueryError: If there is no such field, or its values are neither numbers nor dates.
+    """
+    name, _, direction = sort.rpartition(":")
+    if not name or direction not in ("asc", "desc"):
+        raise QueryError(f"not an order: {sort[:80]!r}", "Write it like price:asc or price:desc.", code="invalid-sort")
+    mapped = get_mapped_field(fields, name, "the order")
+    if not is_scalar(mapped):
+        raise QueryError(
+            f"the order refers to the field {name!r}, which is {mapped.type}: neither a number nor a date",
+            suggest_fields(name, [other.name for other in fields.values() if other.path and is_scalar(other)]),
+            code="field-not-sortable",
+        )
+    # of an index without the field; scaled_float needs a parameter, and is sorted as double
+    type_ = "double" if mapped.type == "scaled_float" else mapped.type
+    return [{mapped.path: {"order": direction, "missing": "_last", "unmapped_type": type_}}, *SORT_ORDER[1:]]
+
+
+def build_cursor(sort_values: Sequence[Any]) -> Cursor:
+    """Build a cursor from the sort values of a hit. Integers that not every reader of JSON has exactly become strings."""
+    return [str(value) if isinstance(value, int) and abs(value) > _MAX_EXACT else value for value in sort_values]
+
 
 def build_random_query(query: Mapping[str, Any], **random_options: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
     """Build a query with random scores: its best hits are a sample, whatever the cluster adds to scores.
@@ -41,14 +77,17 @@ def build_random_query(query: Mapping[str, Any], **random_options: Any) -> dict[
     return {"function_score": {"query": query, "functions": [function], "boost_mode": "replace"}}
 
 
-def validate_cursor(after: Cursor) -> list[str | float | None]:
-    """Return the values of a cursor: a score or a date in milliseconds, then strings.
+def validate_cursor(after: Cursor, type_: str = "") -> list[str | float | None]:
+    """Return the values of a cursor: a score, or a number of the type of the field that hits are sorted by, then strings.
 
     Raises:
         QueryError: If it is not a cursor, or its document can't be distinguished from others with the same score.
     """
     values = list(after)
-    if len(values) != len(SORT_ORDER) or not _is_number(values[0]) or not all(map(_is_name, values[1:])):
+    if values and type_:
+        values[0] = _parse_field_value(values[0], type_)
+    is_value = bool(values) and (_is_number(values[0]) or (type_ in _FLOATS and values[0] in _INFINITIES))
+    if len(values) != len(SORT_ORDER) or not is_value or not all(map(_is_name, values[1:])):
         raise QueryError(f"not a cursor: {str(values)[:80]}", "Use `after` of the previous page.", code="invalid-cursor")
     if values[1] is None and values[2] is None:
         raise QueryError(
@@ -57,6 +96,12 @@ def validate_cursor(after: Cursor) -> list[str | float | None]:
             code="no-order-across-pages",
         )
     return values
+
+
+def _parse_field_value(value: str | float | None, type_: str) -> str | float | None:
+    """Return the integer that `build_cursor` wrote as a string; any other value as it is."""
+    is_long = isinstance(value, str) and type_ not in _FLOATS and _LONG_TEXT.fullmatch(value)
+    return int(value) if is_long and -_MAX_LONG <= int(value) < _MAX_LONG else value  # type: ignore[arg-type]  # checked
 
 
 def _is_number(value: object) -> bool:

@@ -14,7 +14,7 @@ from stair_es.errors import DecodeError
 from stair_es.types import SparseVector
 from stair_es.web.errors import RequestRejected
 from stair_es.web.request_body import parse_struct
-from stair_es.web.search.params import Conditions, FilterText, Tokens
+from stair_es.web.search.params import Conditions, FilterText, SortText, Tokens
 
 MAX_INPUTS = 32
 """Texts and images in a request, as in text-embeddings-inference (`max_client_batch_size`)."""
@@ -118,14 +118,13 @@ class QueryRequest(Struct, kw_only=True, forbid_unknown_fields=True):
             description='Conditions on fields (with `--index`): `{"field": "width", "gte": 800}`, or with `any` or `all` values.'
         ),
     ] = ()
-    hybrid: Annotated[bool, Meta(description="Whether the words are also searched in captions or titles, if there are any.")] = (
-        True
-    )
+    hybrid: Annotated[bool, Meta(description="Whether words are also searched in captions or titles, if there are any.")] = True
     k: Annotated[_Size | None, Meta(description="Number of hits.")] = DEFAULT_HITS
     after: Annotated[
         tuple[float, str, str | None, str] | None, Meta(description="For the next page: `sort` of the last hit; null at first.")
     ] = None
     cut: Annotated[bool, Meta(description="Whether weak matches are left out.")] = False
+    sort: Annotated[SortText, Meta(description="Order of the matches by a field (with `--index`): `price:asc`.")] = ""
     describe: Annotated[bool, Meta(description="Whether the answer also tells how the query was read.")] = False
     prune: _Prune = None
 

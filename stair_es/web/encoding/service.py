@@ -24,7 +24,7 @@ from stair_es.search.index_cache import IndexCache, IndexState
 from stair_es.search.options import SearchOptions
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery
 from stair_es.search.query_encoder import MAX_READ_CHARS, build_search_query, truncate_query_text
-from stair_es.search.request import QueryPlan, SearchRequest, build_match_clause, build_search_request
+from stair_es.search.request import QueryPlan, SearchRequest, build_search_request, restrict_to_matches
 from stair_es.search.searcher import QueryRunner
 from stair_es.sources.image.decode import decode_image
 from stair_es.token_policy import TokenPolicy
@@ -89,10 +89,10 @@ class EncodingTarget:
         self.state.info.check_filter_fields(query.filters)
         return self.runner.refine_query(self.state, query, SearchOptions())
 
-    def build_request(self, query: SearchQuery, k: int, after: Cursor | None) -> SearchRequest:
+    def build_request(self, query: SearchQuery, k: int, after: Cursor | None, sort: str = "") -> SearchRequest:
         """Build the request for a page of hits."""
         if self.state is not None and self.runner is not None:
-            return self.runner.build_request(self.state, query, k, after, SearchOptions())
+            return self.runner.build_request(self.state, query, k, after, SearchOptions(sort=sort))
         plan = self.plan
         return build_search_request(query, plan.query_type, max_clauses=plan.max_clauses, k=k, after=after, ordered=plan.sortable)
 
@@ -264,10 +264,14 @@ class EncodingService:
 
 def build_request_inputs(params: QueryRequest, target: EncodingTarget) -> QueryInputs:
     """Build the query inputs of a request, without its image."""
-    if params.filters and target.state is None:
-        raise RequestRejected(
-            422, "`filters` need the fields of an index", "Start the encoder with --index, or send `filter`.", code="no-index"
-        )
+    for name in ("filters", "sort"):
+        if getattr(params, name) and target.state is None:
+            raise RequestRejected(
+                422,
+                f"`{name}` needs the fields of an index",
+                f"Start the encoder with --index, or omit `{name}`.",
+                code="no-index",
+            )
     return QueryInputs(
         query_string=params.text or "",
         required=params.require,
@@ -302,14 +306,12 @@ def build_query_response(
         return replace_struct(response, unknown_words=[word.to_dict() for word in unknown], remarks=[error.message])
     if params.prune:
         query = replace(query, vector=params.prune.prune_vector(query.vector))
-    request = target.build_request(query, k, params.after)
-    cut = build_match_clause(request, query) if params.cut else None
-    body = (
-        request.body if cut is None else {**request.body, "query": {"bool": {"must": [request.body["query"]], "filter": [cut]}}}
-    )
+    request = target.build_request(query, k, params.after, params.sort)
+    if params.cut:
+        request = restrict_to_matches(request, query)
     return replace_struct(
         response,
-        body=body,
+        body=request.body,
         tokens=request.vector.to_dict(),
         weak_below=request.match_cut.weak_below if request.match_cut else None,
         conditions=[condition.to_dict() for condition in query.conditions],

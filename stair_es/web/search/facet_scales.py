@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from stair_es.search.dsl.mapped_fields import MappedField
+from stair_es.search.dsl.mapped_fields import MappedField, is_scalar
 from stair_es.search.dsl.pagination import build_random_query
 
 MAX_BUCKETS = 24
@@ -86,11 +86,6 @@ def parse_profiles(fields: Iterable[MappedField], response: Mapping[str, Any]) -
             high=high if high is not None else maximum or 0.0,
         )
     return profiles
-
-
-def is_scalar(mapped: MappedField) -> bool:
-    """Check whether the values of a field have an order and distances: numbers and dates."""
-    return mapped.kind in ("integer", "number", "date")
 
 
 def build_scale(mapped: MappedField, profile: FieldProfile) -> Scale | None:

@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 from stair_es.cluster.documents.document import RESERVED_FIELDS
-from stair_es.search.dsl.mapped_fields import MappedField
-from stair_es.web.search.facet_scales import FieldProfile, Scale, build_scale, is_scalar
+from stair_es.search.dsl.mapped_fields import MappedField, is_scalar
+from stair_es.web.search.facet_scales import FieldProfile, Scale, build_scale
 from stair_es.web.search.params import TOP_TOKENS_FIELD, Condition, build_condition_clauses, convert_value
 
 FacetKind: TypeAlias = Literal["terms", "range", "date"]

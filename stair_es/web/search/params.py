@@ -47,6 +47,7 @@ Tokens = Annotated[tuple[_Token, ...], Meta(max_length=MAX_LIST_ITEMS)]
 _Weights = Annotated[dict[_Token, Annotated[float, Meta(ge=0)]], Meta(max_length=MAX_VECTOR_TOKENS)]
 _Factors = Annotated[dict[_Token, Annotated[float, Meta(ge=0, le=MAX_FACTOR)]], Meta(max_length=MAX_VECTOR_TOKENS)]
 _String = Annotated[str, Meta(max_length=MAX_VALUE_CHARS)]
+SortText = Annotated[str, Meta(max_length=_MAX_FIELD_CHARS + len(":desc"))]
 _Bound: TypeAlias = _String | int | float
 ConditionValue: TypeAlias = _String | bool | int | float
 _Values = Annotated[tuple[ConditionValue, ...], Meta(min_length=1, max_length=MAX_CONDITION_VALUES)]
@@ -142,6 +143,8 @@ class SearchParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     after: tuple[Any, ...] | None = None
     """The cursor of a page. Its values are checked where they are used."""
     method: SearchMethod = "words-and-text"
+    sort: SortText = ""
+    """The field that matches are sorted by, and a direction: `price:asc`. By score if empty; the newest first without a query."""
 
     @property
     def is_browsing(self) -> bool:
@@ -188,7 +191,8 @@ def build_query_inputs(
 
 def build_search_options(params: SearchParams) -> SearchOptions:
     """Build the search options of search parameters."""
-    return SearchOptions(fold_duplicates=True, build_clause=build_bag_clause if params.method == "bag" else None)
+    build_clause = build_bag_clause if params.method == "bag" else None
+    return SearchOptions(fold_duplicates=True, build_clause=build_clause, sort=params.sort)
 
 
 def build_bag_clause(vector: SparseVector, max_clauses: int) -> SparseQuery:

@@ -18,7 +18,7 @@ from stair_es.errors import ClusterError, QueryError
 from stair_es.feature_names import escape_feature
 from stair_es.inspection.stored_document import StoredImage, find_stored_image, get_stored_images
 from stair_es.model.base import Encoder
-from stair_es.search.dsl.pagination import NEWEST_ORDER, Cursor
+from stair_es.search.dsl.pagination import NEWEST_ORDER, Cursor, build_field_order
 from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.dsl.query_parser import list_operator_remarks
 from stair_es.search.dsl.understanding import NO_FIELDS
@@ -66,7 +66,8 @@ class SearchService:
         self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
         self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
         self._facts = ContentFacts(self._send)
-        self.runner = QueryRunner(self._send, source_fields=HIT_FIELDS)
+        self._hit_fields = [*HIT_FIELDS, config.price_field]
+        self.runner = QueryRunner(self._send, source_fields=self._hit_fields)
 
     def describe_index(self) -> dict[str, Any]:
         """Describe the index, and what the page may do."""
@@ -140,13 +141,14 @@ class SearchService:
 
     def _browse_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
         query, ordered = build_browsing_query(params, state), state.info.sortable
-        build_pagination(params.after, ordered=ordered)  # checks the cursor
+        order = build_field_order(params.sort, state.info.mapped_fields) if params.sort else NEWEST_ORDER
+        build_pagination(params.after, ordered=ordered, order=order)  # checks the cursor
 
         def fetch(after: Cursor | None) -> SearchResult:
             page = structs.replace(params, after=None if after is None else tuple(after))
-            oldest_ms = parse_oldest_date(self._send(build_dates_request(query, page)), page.k)
-            request = build_browsing_request(query, page, ordered, oldest_ms)
-            return parse_browsing_response(self._send(request.body), request)
+            oldest_ms = 0 if params.sort else parse_oldest_date(self._send(build_dates_request(query, page)), page.k)
+            request = build_browsing_request(query, page, ordered, oldest_ms, order)
+            return parse_browsing_response(self._send({**request.body, "_source": self._hit_fields}), request)
 
         result = collect_pictures(fetch, params.k, params.after)
         hits = self._serialize_hits(state, result.hits, params.method, EMPTY_VECTOR)
@@ -292,12 +294,18 @@ def parse_oldest_date(response: Mapping[str, Any], k: int) -> int:
     return max(0, int(hits[-1]["sort"][0])) if len(hits) == k else 0
 
 
-def build_browsing_request(query: Mapping[str, Any], params: SearchParams, ordered: bool, oldest_ms: int) -> SearchRequest:
-    """Build the request for the newest images, none older than `oldest_ms`; 0 for no bound."""
-    pagination = build_pagination(params.after, ordered=ordered, order=NEWEST_ORDER) or {"sort": NEWEST_ORDER[:1]}
+def build_browsing_request(
+    query: Mapping[str, Any],
+    params: SearchParams,
+    ordered: bool,
+    oldest_ms: int,
+    order: Sequence[Mapping[str, Any]] = NEWEST_ORDER,
+) -> SearchRequest:
+    """Build the request for the first images in an order, none older than `oldest_ms`; 0 for no bound."""
+    pagination = build_pagination(params.after, ordered=ordered, order=order) or {"sort": list(order[:1])}
     newer = {"range": {"ingested_at": {"gte": oldest_ms, "format": "epoch_millis"}}}
     bounded = {"bool": {"filter": [query, newer]}} if oldest_ms else query
-    body = {"size": params.k, "track_total_hits": False, "query": bounded, **pagination, "_source": HIT_FIELDS}
+    body = {"size": params.k, "track_total_hits": False, "query": bounded, **pagination}
     return SearchRequest(body=body, vector=EMPTY_VECTOR, truncated=EMPTY_VECTOR, query_type="rank_features")
 
 
@@ -305,7 +313,7 @@ def parse_browsing_response(response: Mapping[str, Any], request: SearchRequest)
     """Parse the response to `build_browsing_request`: all scores are 0, and without a total order there is no cursor."""
     hits = [{**hit, "_score": 0.0} for hit in response["hits"]["hits"]]
     result = parse_search_response({**response, "hits": {"hits": hits}}, request)
-    return result if request.body["sort"] == NEWEST_ORDER else replace(result, after=None)
+    return result if len(request.body["sort"]) > 1 else replace(result, after=None)
 
 
 def explain_bag_score(vector: SparseVector, source: Mapping[str, Any]) -> tuple[TokenContribution, ...]:

@@ -34,6 +34,11 @@ def test_invalid_numbers_are_rejected() -> None:
             SearchOptions(weight_mass=mass)
 
 
+def test_fused_ranks_have_no_order_by_a_field() -> None:
+    with expect_error("rrf-not-sortable", QueryError):
+        SearchOptions(fusion="rrf", sort="price:asc")
+
+
 def test_fused_ranks_follow_the_formula() -> None:
     fused = dict(fuse_reciprocal_ranks([["a", "b", "c"], ["c", "a"]], [1.0, 0.5]))
     assert fused == {"a": pytest.approx(1 / 61 + 0.5 / 62), "b": pytest.approx(1 / 62), "c": pytest.approx(1 / 63 + 0.5 / 61)}

@@ -1,16 +1,21 @@
 """Bodies of `_search` requests."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from support.errors import expect_error
 
 from stair_es.errors import QueryError
+from stair_es.model.base import MatchThresholds
 from stair_es.search.dsl.filters import parse_filter
+from stair_es.search.dsl.mapped_fields import list_mapped_fields
+from stair_es.search.dsl.pagination import build_cursor, build_field_order
 from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.query import CaptionWord, SearchQuery
-from stair_es.search.request import build_search_request, build_token_clause
+from stair_es.search.request import build_match_clause, build_search_request, build_token_clause
+from stair_es.search.results import parse_search_response
 from stair_es.types import SparseVector
 
 VECTOR = SparseVector.from_mapping({"dog": 2.0, "beach": 1.0, "sand": 0.5})
@@ -97,6 +102,89 @@ def test_an_index_without_keywords_has_hits_and_no_pages() -> None:
     assert "sort" not in build_body(SearchQuery(vector=VECTOR), ordered=False)
     with expect_error("index-not-pageable", QueryError):
         build_body(SearchQuery(vector=VECTOR), ordered=False, after=[1.5, "file:///a.jpg", "ab", "i"])
+
+
+FIELDS = list_mapped_fields(
+    {
+        "images-1": {
+            "mappings": {
+                "properties": {
+                    "price": {"type": "float"},
+                    "tax": {"type": "scaled_float"},
+                    "shot_at": {"type": "date"},
+                    "title": {"type": "text", "fields": {"keyword": {"type": "keyword"}}},
+                    "note": {"type": "text"},
+                }
+            }
+        }
+    }
+)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**40])
+def test_an_order_by_a_field_has_matches_alone(scale: float) -> None:
+    query = SearchQuery(
+        vector=VECTOR, match_thresholds=MatchThresholds(weak_cosine=0.5, weak_image_cosine=0.5, named_weight=0.1), scale=scale
+    )
+    order = build_field_order("price:desc", FIELDS)
+    after = ["-Infinity", "file:///a.jpg", None, "images-1"]
+    request = build_search_request(query, "rank_features", max_clauses=1024, order=order, after=after)
+    ranked = build_search_request(query, "rank_features", max_clauses=1024)
+    cut = build_match_clause(ranked, query)
+    assert (ranked.match_cut is None, cut is None) == (False, False)
+    assert request.body["query"] == {"bool": {"must": [ranked.body["query"]], "filter": [cut]}}
+    assert request.body["sort"][0] == {"price": {"order": "desc", "missing": "_last", "unmapped_type": "float"}}
+    assert [next(iter(key)) for key in request.body["sort"]] == ["price", "uri", "sha256", "_index"]
+    assert (request.body["search_after"], request.body["track_scores"], request.match_cut) == (after, True, None)
+    raw_hit = {"_id": "a", "_score": 0.5 * scale, "sort": [12.5, "file:///a.jpg", None, "images-1"]}
+    [hit] = parse_search_response({"took": 1, "hits": {"hits": [raw_hit]}}, request).hits
+    assert (hit.score, hit.weak, hit.cursor) == (0.5, False, raw_hit["sort"])
+    without_cut = build_body(replace(query, match_thresholds=None), order=order)
+    assert without_cut["query"] == build_body(replace(query, match_thresholds=None))["query"]
+
+
+@pytest.mark.parametrize(
+    ("sort", "first", "sent"),
+    [
+        ("shot_at:asc", 2**63 - 1, 2**63 - 1),
+        ("shot_at:desc", -(2**63), -(2**63)),
+        ("shot_at:asc", 1_700_000_000_000, 1_700_000_000_000),
+        ("shot_at:asc", "Infinity", None),
+        ("shot_at:asc", 2**63, None),
+        ("tax:asc", "Infinity", "Infinity"),
+        ("price:asc", 12.5, 12.5),
+        ("price:asc", "12.5", None),
+        ("price:asc", None, None),
+    ],
+)
+def test_cursors_of_fields_are_exact_in_every_reader_of_json(sort: str, first: Any, sent: Any) -> None:  # noqa: ANN401  JSON
+    cursor = build_cursor([first, "file:///a.jpg", None, "images-1"])
+    assert not isinstance(cursor[0], int) or abs(cursor[0]) <= 2**53
+    query, order = SearchQuery(vector=VECTOR), build_field_order(sort, FIELDS)
+    if sent is None:
+        with expect_error("invalid-cursor", QueryError):
+            build_body(query, order=order, after=cursor)
+    else:
+        assert build_body(query, order=order, after=cursor)["search_after"][0] == sent
+
+
+@pytest.mark.parametrize(
+    ("sort", "code"),
+    [
+        ("price", "invalid-sort"),
+        ("price:up", "invalid-sort"),
+        (":asc", "invalid-sort"),
+        ("cost:asc", "field-not-usable"),
+        ("note:asc", "field-not-usable"),
+        ("title:asc", "field-not-sortable"),
+        ("title.keyword:asc", "field-not-usable"),
+    ],
+)
+def test_only_numbers_and_dates_are_sorted(sort: str, code: str) -> None:
+    with expect_error(code, QueryError):
+        build_field_order(sort, FIELDS)
+    with expect_error("index-not-sortable", QueryError):
+        build_body(SearchQuery(vector=VECTOR), order=build_field_order("price:asc", FIELDS), ordered=False)
 
 
 def test_filters_and_captions_share_the_clause_limit() -> None:
