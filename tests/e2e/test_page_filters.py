@@ -10,7 +10,17 @@ from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, ViewportSize, expect
-from support.browser.page_actions import call_api, find_violations, get_facet, list_hits, open_filter, open_results, wait_for_hits
+from support.browser.page_actions import (
+    PAGE,
+    call_api,
+    find_violations,
+    get_facet,
+    list_hits,
+    open_filter,
+    open_gallery,
+    open_results,
+    wait_for_hits,
+)
 from support.browser.web_server import PHOTOS, PageErrors, Site, ingest_images, save_screenshot, serve_site
 
 Contexts = Callable[..., BrowserContext]
@@ -22,12 +32,13 @@ QUERY = "animal"
 
 @pytest.fixture(scope="module")
 def shop_site(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The page of photos with columns: a price, a brand, a year, stars, a day."""
+    """The page of photos with columns: a title, a price except for each fifth, a brand, a year, stars, a day."""
     table = tmp_path_factory.mktemp("shop") / "shop.jsonl"
     lines = []
     for place, photo in enumerate(sorted(PHOTOS.glob("*.jpg"))):
         columns = {
-            "price": round(5 + place * 2.5, 2),
+            **({"title": "A print of a photo" + " on heavy paper" * 30} if place % 2 else {}),
+            **({} if place % 5 == 4 else {"price": round(5 + place * 2.5, 2)}),
             "brand": BRANDS[place % 4 if place % 3 else 0],
             "year": 1985 + place,
             "stars": 1 + place % 5,
@@ -354,3 +365,32 @@ def test_settings_of_the_url_are_checked(shop_site: Site, page: Page) -> None:
     open_results(shop_site, page, f"/?q={QUERY}&{hostile}")
     wait_for_hits(page, list_hits(shop_site, text=QUERY))
     expect(page.get_by_role("list", name="Active filters")).to_be_hidden()
+
+
+@pytest.mark.parametrize("locale", ["en-US", "de-DE"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_title_and_a_price_are_below_a_picture(shop_site: Site, context: Contexts, locale: str, size: ViewportSize) -> None:
+    page = context(viewport=size, locale=locale).new_page()
+    open_gallery(shop_site, page, "/")
+    hits = {hit["name"]: hit for hit in call_api(shop_site, {"k": PAGE})["hits"]}
+    tiles = page.locator(".found li.tile").evaluate_all(
+        """(tiles) => tiles.map((tile) => {
+            const [frame, name, price] = ['.frame', '.offer .name', '.price'].map((part) => tile.querySelector(part));
+            const {width, height} = frame.getBoundingClientRect();
+            const shape = width / height - Number(tile.style.getPropertyValue('--ratio'));
+            return {file: tile.querySelector('.title').textContent, name: name.textContent, price: price?.textContent ?? null,
+                line: name.getBoundingClientRect().height, shape};
+        })"""
+    )
+    assert len(tiles) == len(hits) > 30
+    for tile in tiles:
+        hit = hits[tile["file"]]
+        assert (hit["title"] or hit["caption"]).startswith(tile["name"])
+        price = None if hit["price"] is None else f"{hit['price']:.2f}".removesuffix(".00")
+        assert tile["price"] == (price and price.replace(".", "," if locale == "de-DE" else "."))
+        assert tile["line"] < 24  # also of a long title
+        assert tile["shape"] == pytest.approx(0, abs=0.03)
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    assert not find_violations(page)
+    page.locator(".offer").nth(1).click(force=True)  # leads to the picture, as it does
+    expect(page).to_have_url(re.compile("/image/"))

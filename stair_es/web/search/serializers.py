@@ -39,13 +39,16 @@ def serialize_hit(
     text_score: float,
     links: Mapping[str, str | None],
     is_hidden_token: Callable[[str], bool],
+    price_field: str = "",
 ) -> dict[str, Any]:
-    """Serialize a hit; its `links` are those of `build_image_links`."""
+    """Serialize a hit; its `links` are those of `build_image_links`. `price_field` is empty if there are no prices."""
     return {
         "id": hit.id,
         "uri": hit.uri,
         "name": _get_name(hit.source, hit.uri, hit.id),
         "caption": format_caption(hit.source.get("caption")),
+        "title": format_caption(hit.source.get("title")),
+        "price": _get_number(hit.source.get(price_field)),
         "score": hit.score,
         "weak": hit.weak,
         **{name: _get_int(hit.source.get(name)) for name in ("width", "height", "bytes")},
@@ -188,6 +191,11 @@ def _get_text(value: object) -> str | None:
 
 def _get_name(source: Mapping[str, Any], uri: str, id_: str) -> str:
     return _get_text(source.get("name")) or split_image_uri(uri)[0] or uri or id_
+
+
+def _get_number(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if is_number else None  # type: ignore[return-value]  # checked
 
 
 def _get_int(value: object) -> int | None:

@@ -50,7 +50,7 @@ _THUMBNAIL_PX = 128
 _SEARCH_TIMEOUT = "8s"
 """Timeout of one search in the cluster, which would otherwise continue after the client has disconnected."""
 HIT_FIELDS = [
-    *("tokens", TOP_TOKENS_FIELD, "uri", "name", "folder", "caption", "width", "height", "bytes", "format", "colors"),
+    *("tokens", TOP_TOKENS_FIELD, "uri", "name", "folder", "title", "caption", "width", "height", "bytes", "format", "colors"),
     *("taken_at", "modified_at", "sha256", "perceptual_hash", "fingerprint"),
 ]
 
@@ -207,6 +207,7 @@ class SearchService:
     def _serialize_hits(
         self, state: IndexState, hits: Sequence[Hit], method: SearchMethod, vector: SparseVector
     ) -> list[dict[str, Any]]:
+        price_field = state.info.list_search_fields(self._config.price_field).price
         return [
             serializers.serialize_hit(
                 hit,
@@ -214,6 +215,7 @@ class SearchService:
                 hit.score if method == "text" else hit.text_score if hit.caption_words else 0.0,  # otherwise, rounding errors
                 self._build_links(state, hit.id, hit.uri, hit.source),
                 partial(is_hidden_token, state.info),
+                price_field,
             )
             for hit in hits
         ]

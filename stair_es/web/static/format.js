@@ -45,6 +45,9 @@ export const formatFactor = (value) => `${Number(value.toFixed(2))}`;
 /** @param {number} value */
 export const formatCount = (value) => value.toLocaleString("en");
 
+/** A number as the user writes it, with at least two digits for cents, if there are any. @param {number} value */
+export const formatPrice = (value) => value.toLocaleString(undefined, { minimumFractionDigits: Number.isInteger(value) ? 0 : 2 });
+
 /** A number and its noun: `1 image`, `2,400 images`. @param {number} count @param {string} singular @param {string} plural */
 export const pluralize = (count, singular, plural = `${singular}s`) => `${formatCount(count)} ${count === 1 ? singular : plural}`;
 

@@ -47,7 +47,7 @@ export class GalleryRows {
 
   #fillLastRows(/** @type {HTMLElement[][]} */ rows) {
     const gap = Number.parseFloat(getComputedStyle(this.list).columnGap) || 0;
-    const heights = rows.slice(-LAST_ROW_COUNT - 1, -1).map(([tile]) => tile.getBoundingClientRect().height);
+    const heights = rows.slice(-LAST_ROW_COUNT - 1, -1).map(([tile]) => getFrameHeight(tile));
     const isFew = rows.length <= FEW_ROW_COUNT;
     const target = isFew ? Math.min(FEW_HEIGHT_PX, FEW_HEIGHT_SHARE * this.#width) : computeMean(heights);
     const last = findBestRows(rows.slice(-LAST_ROW_COUNT).flat(), this.#width, gap, target);
@@ -56,6 +56,9 @@ export class GalleryRows {
     this.#sized = [...before, ...last].flatMap(({ tiles, height }) => setRowHeight(tiles, height, this.#width, gap));
   }
 }
+
+/** The height of a picture, without the lines below it. */
+const getFrameHeight = (/** @type {HTMLElement} */ tile) => tile.querySelector(".frame")?.getBoundingClientRect().height ?? 0;
 
 /** The images of each row, as CSS breaks them. */
 function listRows(/** @type {HTMLElement} */ list) {

@@ -1,7 +1,7 @@
 // One hit: the picture, its name and score, and the common tokens with their contributions.
 
 import { createButton, createIcon, escapeControls, getKey, h, renderList, setProps, setText } from "./dom.js";
-import { formatWeight, getToken, renderToken } from "./format.js";
+import { formatPrice, formatWeight, getToken, renderToken } from "./format.js";
 
 const SHOWN_CONTRIBUTION_COUNT = 4;
 const SHOWN_OTHER_TOKEN_COUNT = 3;
@@ -30,6 +30,7 @@ function createParts(/** @type {Hit} */ hit, /** @type {HitActions} */ actions) 
   const href = actions.buildOpenHref(hit.id);
   const score = h("span", { class: "score" });
   const caption = h("p", { class: "caption", dir: "auto" });
+  const price = hit.price === null ? null : h("p", { class: "price" }, formatPrice(hit.price));
   const scoreBar = h("div", { class: "ribbon", "aria-hidden": "true" });
   const contributions = h("ul", { class: "reasons", "aria-label": "Words in common" });
   const expander = createButton({ class: "rest" });
@@ -39,7 +40,7 @@ function createParts(/** @type {Hit} */ hit, /** @type {HitActions} */ actions) 
     "li",
     { class: "hit", data: { id: hit.id } },
     h("a", { href, class: "picture", tabindex: "-1", "aria-hidden": "true" }, createThumbnail(hit.thumbnail)),
-    h("div", { class: "head" }, h("h3", {}, h("a", { href, class: "name", dir: "auto" }, name)), score, caption),
+    h("div", { class: "head" }, h("h3", {}, h("a", { href, class: "name", dir: "auto" }, name)), score, caption, price),
     scoreBar,
     contributions,
     h("div", { class: "foot" }, expander, otherTokens, h("a", similar, createIcon("similar"), "more like this")),
@@ -50,12 +51,12 @@ function createParts(/** @type {Hit} */ hit, /** @type {HitActions} */ actions) 
 /** @typedef {ReturnType<typeof createParts>} Parts */
 
 function renderHead(/** @type {Parts} */ { score, caption, scoreBar }, /** @type {HitItem} */ { hit, getHue, scale }) {
-  const text = hit.caption ? escapeControls(hit.caption) : "";
+  const text = escapeControls(hit.caption ?? hit.title ?? "");
   setText(score, formatWeight(hit.score));
   score.hidden = scoreBar.hidden = !hit.score; // if the hits aren't ranked by words
   setProps(score, { title: `score ${hit.score}` });
   setText(caption, text);
-  caption.hidden = !hit.caption;
+  caption.hidden = !text;
   setProps(caption, { title: text ? text.slice(0, 400) : null });
   renderScoreBar(scoreBar, hit, getHue, scale.score);
 }

@@ -1,10 +1,12 @@
-// One picture of the gallery: uncropped, with its name, its score and its heaviest tokens.
+// One picture of the gallery: uncropped, with its name, its score and its heaviest tokens; below it, its title and price.
 
 import { createButton, escapeControls, h, setProps, setText } from "./dom.js";
-import { formatWeight, isPiece, pluralize } from "./format.js";
+import { formatPrice, formatWeight, isPiece, pluralize } from "./format.js";
 import { createThumbnail } from "./hit-card.js";
 
 const SHOWN_TOKEN_COUNT = 3;
+/** More than the widest tile shows. */
+const MAX_TITLE_CHARS = 300;
 /** Number of tiles that are usually on the first screen, whose pictures load eagerly. */
 const EAGER_TILE_COUNT = 8;
 /** Limits of the aspect ratio of a tile; other pictures get a margin. */
@@ -26,11 +28,15 @@ export function createTile({ hit, position = Infinity }, actions) {
   const link = h(
     "a",
     { href: actions.buildOpenHref(hit.id), class: "picture" },
-    createTileImage(hit, position < EAGER_TILE_COUNT),
-    h("span", { class: "about", "aria-hidden": "true" }, title, score, tokens),
+    h(
+      "span",
+      { class: "frame" },
+      createTileImage(hit, position < EAGER_TILE_COUNT),
+      h("span", { class: "about", "aria-hidden": "true" }, title, score, tokens),
+    ),
   );
   const duplicates = createButton({ class: "copies", on: { click: () => actions.showDuplicates(current ?? hit) } });
-  const element = h("li", { class: "tile", data: { id: hit.id } }, link, duplicates);
+  const element = h("li", { class: "tile", data: { id: hit.id } }, link, renderOffer(hit), duplicates);
   element.style.setProperty("--ratio", String(limitRatio(hit)));
   const update = (/** @type {{hit: Hit}} */ item) => {
     if (item.hit === current) return;
@@ -39,6 +45,17 @@ export function createTile({ hit, position = Infinity }, actions) {
     renderDuplicateCount(duplicates, current);
   };
   return { element, update };
+}
+
+/** The title, or else the caption, and the price, if there are any: a line each. */
+function renderOffer(/** @type {Hit} */ { title, caption, price }) {
+  const text = (title ?? caption ?? "").slice(0, MAX_TITLE_CHARS);
+  if (!text && price === null) return null;
+  const lines = [
+    text && h("span", { class: "name", dir: "auto" }, escapeControls(text)),
+    price !== null && h("span", { class: "price" }, formatPrice(price)),
+  ];
+  return h("p", { class: "offer" }, lines);
 }
 
 /** @param {{link: Element, score: Element, tokens: HTMLElement}} parts @param {Hit} hit */

@@ -29,6 +29,8 @@ interface Hit {
   uri: string;
   name: string;
   caption: string | null;
+  title: string | null;
+  price: number | null;
   score: number;
   weak: boolean;
   width: number | null;

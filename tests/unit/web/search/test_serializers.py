@@ -19,7 +19,7 @@ def serialize_document(**source: Any) -> dict[str, Any]:  # noqa: ANN401
     raw_hit = {"_id": "a/b", "_index": "i", "_score": 1.5, "_source": {"tokens": {"car": 0.5, "a%2Eb": 0.25}, **source}}
     parsed = parse_hit(raw_hit, SparseVector.from_mapping({"car": 2.0, "sun": 1.0}))
     links = serializers.build_image_links(parsed.id, source.get("fingerprint"), has_thumbnail=True, has_original=True)
-    return serializers.serialize_hit(parsed, parsed.contributions, 0.0, links, is_piece)
+    return serializers.serialize_hit(parsed, parsed.contributions, 0.0, links, is_piece, "cost")
 
 
 def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
@@ -29,6 +29,8 @@ def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
         "uri": "file:///p/a%20b.jpg",
         "name": "a b.jpg",
         "caption": "red",
+        "title": None,
+        "price": None,
         "score": 1.5,
         "weak": False,
         "width": 3,
@@ -66,6 +68,14 @@ def test_a_hit_tells_about_its_file() -> None:
     assert {name: serialized[name] for name in facts} == facts
     odd = serialize_document(**{name: {"a": 1} for name in facts})
     assert {name: odd[name] for name in facts} == {**dict.fromkeys(facts), "name": "a/b"}
+
+
+@pytest.mark.parametrize(
+    ("cost", "price"),
+    [(3, 3), (12.5, 12.5), (0, 0), ("12.5", None), (True, None), (math.inf, None), ([1, 2], None), (None, None)],
+)
+def test_a_price_is_a_number(cost: object, price: float | None) -> None:
+    assert serialize_document(cost=cost, price=1)["price"] == price
 
 
 def test_hidden_tokens_leave_room_for_others() -> None:
