@@ -36,6 +36,7 @@ export class FilterBar {
     this.active = h("div", { class: "chosen", hidden: true }, this.chips, this.clear);
     const row = h("div", { class: "filter-row" }, this.buttons, this.more.element, this.query.element);
     row.addEventListener("keydown", (event) => moveFocus(row, event));
+    this.buttons.addEventListener("toggle", () => this.#distribute(), true); // doesn't bubble
     this.element = h("section", { class: "filters", "aria-label": "Filters" }, row, this.active);
     new ResizeObserver(() => this.#handleResize()).observe(this.element);
   }
@@ -62,12 +63,15 @@ export class FilterBar {
     this.#distribute();
   }
 
-  /** Divides the fields between buttons and the list of the others. Measures only if a width has changed. */
+  /**
+   * Divides the fields between buttons and the list of the others. Measures only if a width has changed, and not while a field
+   * is open: its button, which a choice makes wider, would move to the others.
+   */
   #distribute() {
     const widths = this.#items.map(({ facet: { field, label }, query }) => [label, countSelected(query, field)]);
     const key = JSON.stringify([this.#width, phone.matches, widths]);
     const label = phone.matches ? "Filters" : "More filters";
-    if (key !== this.#fitKey) {
+    if (key !== this.#fitKey && !this.buttons.querySelector(":popover-open")) {
       this.more.update(label, countSelectedFields(this.#items)); // with its widest text while measuring
       this.#fitKey = key;
       this.#fitCount = this.#fitButtons();
