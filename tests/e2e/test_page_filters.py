@@ -20,6 +20,7 @@ from support.browser.page_actions import (
     open_gallery,
     open_results,
     wait_for_hits,
+    wait_for_tiles,
 )
 from support.browser.web_server import PHOTOS, PageErrors, Site, ingest_images, save_screenshot, serve_site
 
@@ -365,6 +366,33 @@ def test_settings_of_the_url_are_checked(shop_site: Site, page: Page) -> None:
     open_results(shop_site, page, f"/?q={QUERY}&{hostile}")
     wait_for_hits(page, list_hits(shop_site, text=QUERY))
     expect(page.get_by_role("list", name="Active filters")).to_be_hidden()
+
+
+def test_matches_are_sorted_by_a_price(shop_site: Site, page: Page) -> None:
+    open_gallery(shop_site, page, f"/?q={QUERY}")
+    order = page.get_by_role("combobox", name="sorted by")
+    for label, sort in (("Price, low to high", "price:asc"), ("Sold on, newest first", "sold_on:desc")):
+        order.select_option(label=label)
+        expected = list_hits(shop_site, text=QUERY, sort=sort)
+        assert 5 < len(expected) < len(list_hits(shop_site, text=QUERY))
+        wait_for_tiles(page, expected)
+        expect(page.get_by_role("button", name="Weak matches")).to_be_hidden()
+    page.go_back()
+    page.reload()
+    expect(order).to_have_value("price:asc")
+    expected = list_hits(shop_site, text=QUERY, sort="price:asc")
+    wait_for_tiles(page, expected)
+    prices = [float(text) for text in page.locator(".found .price").all_text_contents()]
+    assert prices == sorted(prices)
+    assert len(prices) < len(expected)  # those without a price come last
+    save_screenshot(page, "gallery-sorted")
+    open_gallery(shop_site, page, "/")
+    expect(order).to_have_value("")
+    order.select_option(label="Price, high to low")
+    wait_for_tiles(page, list_hits(shop_site, sort="price:desc"))
+    page.goto(f"{shop_site.base}/?q=zebrafish&sort=price:asc")  # nothing but weak matches
+    page.get_by_role("button", name="weak matches too, best first").click()
+    wait_for_tiles(page, list_hits(shop_site, text="zebrafish"))
 
 
 @pytest.mark.parametrize("locale", ["en-US", "de-DE"])

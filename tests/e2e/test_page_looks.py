@@ -98,7 +98,7 @@ def pages_by_width(browser: Browser, console: PageErrors) -> Iterator[dict[str, 
 
 def look_at_start(looks_site: Looks, page: Page) -> None:
     open_gallery(looks_site.photos, page, "/")
-    expect(page.get_by_text("Newest first")).to_be_visible()
+    expect(page.locator(".status .count")).to_have_text("Newest first")
     expect(page.locator(".found li.tile")).to_have_count(42)  # 43 files, two of them the same
     expect(page.locator(".examples button").nth(5)).to_be_attached()
 

@@ -66,7 +66,7 @@ def list_facets(page: PageClient, **body: object) -> dict[str, dict[str, Any]]:
 
 def test_about(page: PageClient, corpus: Corpus) -> None:
     about = page.get("/api/about").json
-    fields, suggestions = about.pop("fields"), about.pop("suggestions")
+    fields, orders, suggestions = (about.pop(name) for name in ("fields", "orders", "suggestions"))
     assert about == {
         "title": corpus.alias,
         "index": corpus.alias,
@@ -82,6 +82,7 @@ def test_about(page: PageClient, corpus: Corpus) -> None:
     types = {entry["name"]: (entry["type"], entry["label"]) for entry in fields}
     assert (types["width"], types["taken_at"]) == (("integer", "Width"), ("date", "Taken"))
     assert not {"tokens", "thumbnail", "fingerprint"} & types.keys()
+    assert {"bytes:asc", "bytes:desc"} <= {order["sort"] for order in orders}
     counted = Counter(word for source in corpus.read_documents().values() for word in source["top_tokens"])
     assert all(counted[entry["token"]] == entry["count"] for entry in suggestions)
 

@@ -27,6 +27,11 @@ _MAX_CATEGORIES = 12
 """An integer with at most this number of distinct values is a list, not a histogram."""
 _MAX_DISTINCT_SHARE = 0.5
 """A string column with more different values for its number of values is not a category, but a name."""
+_DIRECTIONS = (
+    (("asc", "low to high"), ("desc", "high to low")),
+    (("desc", "newest first"), ("asc", "oldest first")),
+)
+"""The directions of numbers and of dates, in the order of the page."""
 _LABELS = {
     TOP_TOKENS_FIELD: "Words",
     "bytes": "Size",
@@ -86,6 +91,17 @@ def list_facets(
         values = tuple(dict.fromkeys(convert_value(value, mapped) for value in chosen.get(mapped.name, ())))
         facets.append(Facet(field=mapped, kind=kind, scale=scale, chosen=values, is_chosen=is_chosen))
     return facets
+
+
+def list_orders(fields: Iterable[MappedField], profiles: Mapping[str, FieldProfile], price_field: str) -> list[dict[str, str]]:
+    """List the orders by fields whose values differ, those by price first."""
+    scalar = sorted(filter(is_scalar, fields), key=lambda mapped: mapped.name != price_field)
+    return [
+        {"sort": f"{mapped.name}:{direction}", "label": f"{make_label(mapped.name)}, {name}"}
+        for mapped in scalar
+        if profiles[mapped.name].minimum != profiles[mapped.name].maximum
+        for direction, name in _DIRECTIONS[mapped.kind == "date"]
+    ]
 
 
 def build_facets_request(

@@ -36,7 +36,7 @@ from stair_es.web.errors import RequestRejected, build_not_found
 from stair_es.web.limits import ConcurrencyLimiter
 from stair_es.web.search import serializers
 from stair_es.web.search.content_facts import ContentFacts, is_hidden_token, list_field_facts
-from stair_es.web.search.facets import build_facets_request, list_facet_fields, list_facets, serialize_facets
+from stair_es.web.search.facets import build_facets_request, list_facet_fields, list_facets, list_orders, serialize_facets
 from stair_es.web.search.params import (
     TOP_TOKENS_FIELD,
     SearchMethod,
@@ -85,6 +85,9 @@ class SearchService:
             "policy": state.info.policy.label if state.info.policy else None,
             "coverage": self._config.coverage is not None,
             "fields": list_field_facts(state.info),
+            "orders": list_orders(
+                list_facet_fields(state.info.mapped_fields), self._facts.get_profiles(state.info), self._config.price_field
+            ),
             "suggestions": self._facts.list_suggestions(state.info),
         }
 

@@ -3,7 +3,7 @@
 import { listConditions } from "./conditions.js";
 import { createButton, escapeControls, h } from "./dom.js";
 import { pluralize, renderToken } from "./format.js";
-import { clearConditions, resetTokens, setQueryText, toggleRequired } from "./query.js";
+import { clearConditions, hasRanking, resetTokens, setQueryText, setSort, toggleRequired } from "./query.js";
 
 const EXAMPLE_COUNT = 16;
 const SYNTAX_HELP = [
@@ -53,6 +53,7 @@ export function renderUnknownWords({ unknown_words }, app, updateQuery) {
  */
 export function renderNoResults(query, response, app, updateQuery) {
   const suggestions = suggestUpdates(query, response, app.about);
+  const isSortedAlone = query.sort && hasRanking(query) && suggestions.length === 1;
   const items = suggestions.map(([text, update]) =>
     h("li", {}, createButton({ on: { click: () => updateQuery(update) } }, text)),
   );
@@ -60,7 +61,11 @@ export function renderNoResults(query, response, app, updateQuery) {
     "div",
     { class: "landing" },
     h("p", { class: "lead" }, "Nothing found."),
-    h("p", {}, formatReason(response.required, suggestions.length)),
+    h(
+      "p",
+      {},
+      isSortedAlone ? "Only matches are sorted, and there is none. Try" : formatReason(response.required, suggestions.length),
+    ),
     items.length ? h("ul", { class: "lifts" }, items) : null,
     h("h2", {}, "Words in this index"),
     renderExamples(app, EXAMPLE_COUNT / 2, (token) => updateQuery((current) => clearConditions(setQueryText(current, token)))),
@@ -96,6 +101,7 @@ function suggestUpdates(query, { required, conditions }, about) {
       "without conditions",
       (current) => clearConditions(typed.reduce((lifted, token) => toggleRequired(lifted, token, true), current)),
     ]);
+  if (query.sort && hasRanking(query)) suggestions.push(["weak matches too, best first", (current) => setSort(current, "")]);
   if (query.factors.size) suggestions.push(["with the original weights", resetTokens]);
   return suggestions;
 }

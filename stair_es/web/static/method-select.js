@@ -1,7 +1,7 @@
-// The choice between the methods of ranking.
+// The choices between the methods of ranking, and between the orders of the matches.
 
-import { h, setProps } from "./dom.js";
-import { METHODS } from "./query.js";
+import { escapeControls, h, setProps, setText } from "./dom.js";
+import { hasRanking, METHODS, setSort } from "./query.js";
 
 /** A select of methods; those of captions are offered if there are any. @param {Props} props @param {Method[]} methods */
 export function createMethodSelect(props, methods) {
@@ -13,4 +13,22 @@ export function createMethodSelect(props, methods) {
       if (option.value === "text") setProps(option, { disabled: about?.captions === false && method !== "text" });
   };
   return { element, update, getMethod: () => /** @type {Method} */ (element.value) };
+}
+
+/** A select of the order, unless there is no field to sort by. @param {UpdateQuery} updateQuery */
+export function createOrderSelect(updateQuery) {
+  const initial = h("option", { value: "" });
+  const change = () => updateQuery((query) => setSort(query, select.value));
+  /** @type {HTMLSelectElement} */
+  const select = h("select", { id: "order", on: { change } }, initial);
+  const element = h("span", { class: "by" }, h("label", { for: "order" }, "sorted by"), select);
+  const update = (/** @type {Query} */ query, /** @type {AboutResponse | null} */ about) => {
+    const orders = about?.orders ?? [];
+    element.hidden = !orders.length;
+    if (select.length !== orders.length + 1)
+      select.replaceChildren(initial, ...orders.map(({ sort, label }) => h("option", { value: sort }, escapeControls(label))));
+    setText(initial, hasRanking(query) ? "Best match" : "Newest first");
+    select.value = query.sort;
+  };
+  return { element, update };
 }

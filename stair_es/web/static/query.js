@@ -23,6 +23,7 @@ export const EMPTY_QUERY = Object.freeze({
   filters: new Map(),
   filter: "",
   method: "words-and-text",
+  sort: "",
   count: PAGE_SIZE,
   explain: false,
 });
@@ -50,6 +51,7 @@ export function buildSearchBody(query, k = query.count) {
   if (query.exclude.length) body.exclude = query.exclude;
   if (query.filters.size) body.filters = [...query.filters].map(buildFilterBody);
   if (query.filter.trim()) body.filter = query.filter.trim();
+  if (query.sort) body.sort = query.sort;
   return body;
 }
 
@@ -133,6 +135,9 @@ export const setFilterQuery = (query, filter) => updateQuery(query, { filter });
 
 /** @param {Query} query @param {Method} method */
 export const setMethod = (query, method) => updateQuery(query, { method });
+
+/** @param {Query} query @param {string} sort */
+export const setSort = (query, sort) => updateQuery(query, { sort });
 
 /** @param {Query} query @param {TokenWeight[]} vector */
 export const setVector = (query, vector) => updateQuery(query, { vector });

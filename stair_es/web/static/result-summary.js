@@ -7,8 +7,10 @@ import { buildSearchHref } from "./routes.js";
 
 /** The number of matches. @param {Query} query @param {HitCounts} counts */
 export function formatMatchCount(query, { strong, total, hasMore }) {
-  if (!hasRanking(query))
-    return total === null || !hasConditions(query) ? "Newest first" : `${pluralize(total, "image")}, newest first`;
+  if (!hasRanking(query)) {
+    const count = total !== null && (hasConditions(query) || query.sort) ? pluralize(total, "image") : "";
+    return capitalize([count, query.sort ? "" : "newest first"].filter(Boolean).join(", "));
+  }
   if (total !== null) return pluralize(total, "match", "matches");
   return `${hasMore ? "more than " : ""}${pluralize(strong, "match", "matches")}`;
 }

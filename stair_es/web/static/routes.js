@@ -28,6 +28,7 @@ function parseQuery(/** @type {URLSearchParams} */ params, prefix = "") {
     filters: parseFilters(params, prefix),
     filter: get("filter"),
     method: Object.hasOwn(METHODS, get("by")) ? /** @type {Method} */ (get("by")) : EMPTY_QUERY.method,
+    sort: get("sort"),
     count: Math.max(PAGE_SIZE, Math.min(MAX_HITS, count)),
     explain: get("show") === "explain",
   };
@@ -48,6 +49,7 @@ function writeQuery(/** @type {Query} */ query, /** @type {URLSearchParams} */ p
     else append(`range.${field}`, `${filter.from ?? ""}${filter.below ? "..." : ".."}${filter.to ?? ""}`);
   append("filter", query.filter);
   if (query.method !== EMPTY_QUERY.method) append("by", query.method);
+  append("sort", query.sort);
   if (query.count > PAGE_SIZE) append("n", String(query.count));
   if (query.explain) append("show", "explain");
 }
@@ -105,7 +107,7 @@ export const buildSearchHref = (query) => buildHref({ view: "search", query });
 
 /** The URL of a comparison: the query of a search by its own method and by another. @param {string} searchUrl */
 export function buildCompareHref(searchUrl) {
-  const a = { ...parseQuery(new URL(searchUrl, location.href).searchParams), count: PAGE_SIZE, explain: false };
+  const a = { ...parseQuery(new URL(searchUrl, location.href).searchParams), sort: "", count: PAGE_SIZE, explain: false };
   const method = /** @type {Method} */ (a.method === EMPTY_QUERY.method ? "bag" : EMPTY_QUERY.method);
   return buildHref({ view: "compare", a, b: isEmptyQuery(a) ? a : { ...a, method }, k: 0 });
 }

@@ -2,7 +2,7 @@
 
 import { createButton, createIcon, createIconButton, h, setProps } from "./dom.js";
 import { FilterBar } from "./filter-bar.js";
-import { createMethodSelect } from "./method-select.js";
+import { createMethodSelect, createOrderSelect } from "./method-select.js";
 import { setMethod } from "./query.js";
 import { createWeightsPanel } from "./weights-panel.js";
 
@@ -10,14 +10,15 @@ import { createWeightsPanel } from "./weights-panel.js";
 export function createSearchLayout(updateQuery) {
   const panel = createWeightsPanel(updateQuery);
   const filters = new FilterBar(updateQuery);
+  const order = createOrderSelect(updateQuery);
   const drawer = new Drawer(panel.element);
   const status = createStatusRow(updateQuery, drawer.button);
   const lists = createLists();
-  const content = [lists.start, filters.element, status.element, ...lists.elements];
+  const content = [lists.start, h("div", { class: "refine" }, filters.element, order.element), status.element, ...lists.elements];
   const results = h("div", { class: "results", "aria-busy": "false" }, content);
   const title = h("h1", { id: "search-title", class: "hidden" }, "Search");
   const element = h("section", { class: "search", "aria-labelledby": "search-title" }, title, drawer.element, results);
-  return { element, panel, filters, drawer, results, status, ...lists };
+  return { element, panel, filters, order, drawer, results, status, ...lists };
 }
 
 /** The weights of the query: a side panel, which a button opens on small screens. */

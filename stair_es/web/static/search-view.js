@@ -263,8 +263,9 @@ export class SearchView {
 
   #renderQuery() {
     const { query, response, answeredQuery, facets, corpusFacets } = this.#state;
-    const { status, filters, panel, drawer } = this.layout;
+    const { status, filters, order, panel, drawer } = this.layout;
     const { about } = this.app;
+    order.update(query, about);
     status.method.update(query.method, about);
     const understood = response?.conditions ?? [];
     filters.update({ query, about, corpusFacets, understood, facets: facets?.facets ?? null, total: facets?.total ?? null });

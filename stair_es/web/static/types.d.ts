@@ -111,6 +111,7 @@ interface AboutResponse {
   captions: boolean;
   max_upload_bytes: number;
   fields: FieldInfo[];
+  orders: { sort: string; label: string }[];
   suggestions: { token: string }[];
   /** Whether there is a report of coverage. */
   coverage: boolean;
@@ -216,6 +217,8 @@ interface Query {
   /** A filter in the syntax of Lucene. */
   filter: string;
   method: Method;
+  /** A field and a direction, such as `price:asc`; empty for the best match first. */
+  sort: string;
   count: number;
   /** Cards with contributions instead of the gallery. */
   explain: boolean;

@@ -12,6 +12,7 @@ from support.errors import expect_error
 from stair_es.errors import QueryError
 from stair_es.model.vocabularies.readable import is_piece
 from stair_es.search.dsl.mapped_fields import MappedField, list_mapped_fields
+from stair_es.search.dsl.pagination import build_field_order
 from stair_es.web.search.facet_scales import (
     MAX_BUCKETS,
     FieldProfile,
@@ -26,6 +27,7 @@ from stair_es.web.search.facets import (
     build_facets_request,
     list_facet_fields,
     list_facets,
+    list_orders,
     make_label,
     serialize_facets,
 )
@@ -150,6 +152,19 @@ def test_names_have_no_facet_and_few_integers_are_a_list() -> None:
     assert facets["year"].kind == "terms"
     chosen = list_facets(list_facet_fields(FIELDS), profiles, [Condition(field="brand", any=("a",))])
     assert [facet.chosen for facet in chosen if facet.field.name == "brand"] == [("a",)]
+
+
+def test_orders_are_those_of_fields_whose_values_differ() -> None:
+    fields = list_facet_fields(FIELDS)
+    profiles = dict.fromkeys((mapped.name for mapped in fields), MANY)
+    for name, value in (("taken_at", None), ("width", 640.0)):  # no image has a date, and all have the same width
+        profiles[name] = FieldProfile(sampled=9, distinct=1, minimum=value, maximum=value)
+    orders = [order["sort"] for order in list_orders(fields, profiles, "year")]
+    assert orders[:2] == ["year:asc", "year:desc"]
+    assert set(orders[2:]) == {f"{name}:{way}" for name in ("price", "modified_at", "bytes", "height") for way in ("asc", "desc")}
+    assert orders.index("modified_at:desc") < orders.index("modified_at:asc")
+    for order in orders:
+        assert build_field_order(order, FIELDS)
 
 
 def test_too_many_columns_keep_the_chosen_one() -> None:
