@@ -146,7 +146,7 @@ class QueryRunner:
     ) -> SearchResult:
         """Ask which words the captions of hits have: OpenSearch doesn't name them to a user with document-level security."""
         cut = self.build_request(target, query, 1, None, options).match_cut
-        if cut is None or not query.caption_words or any(hit.caption_words for hit in result.hits) or not result.hits:
+        if not query.caption_words or not result.hits or any(hit.caption_words for hit in result.hits):
             return result
         size = min(len(result.hits) * len(target.info.fields), MAX_HITS)  # the ids of an index needn't be those of another
         body = build_word_request(query, [hit.id for hit in result.hits], size)
@@ -155,7 +155,7 @@ class QueryRunner:
             replace(hit, caption_words=parse_word_score(scores.get((hit.index, hit.id), 0.0), query.caption_words))
             for hit in result.hits
         )
-        return replace(result, hits=tuple(judge_hit(hit, cut) for hit in named))
+        return replace(result, hits=tuple(hit if cut is None else judge_hit(hit, cut) for hit in named))
 
     def _search_fused(
         self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
