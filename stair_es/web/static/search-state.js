@@ -88,23 +88,25 @@ export function needsSearch({ query, pending, answeredQuery, response, error }) 
 }
 
 /** What is shown of the results. @param {SearchState} state */
-export function selectResults({ results: { strong, weak }, response, hits, lastPage, isWeakExpanded, error, hasSkeletons }) {
+export function selectResults(state) {
+  const { results, response, hits, lastPage, isWeakExpanded, error, hasSkeletons } = state;
+  const { strong, weak } = results;
   const mayHaveMatches = Boolean(response?.after) && lastPage.some((hit) => !hit.weak);
   const canContinue = Boolean(response?.after) && hits.length > 0 && !error && !hasSkeletons;
   return {
     strong,
     weak,
     shownWeak: isWeakExpanded ? weak : [],
-    isUnknown: !strong.length && hasOnlyUnknownWords(response),
+    isUnknown: !strong.length && hasOnlyUnknownWords(state),
     mayHaveMatches,
     hasDivider: weak.length > 0 && !hasSkeletons,
     hasMore: canContinue && (isWeakExpanded || mayHaveMatches),
   };
 }
 
-/** Whether the model knows no word of the query: then the server treats every hit as a weak match. */
-function hasOnlyUnknownWords(/** @type {SearchResponse | null} */ response) {
-  if (!response?.unknown_words?.length) return false;
-  const maxScore = Math.hypot(...response.query.map(({ weight }) => weight)); // that of an image with the weights of the query
-  return response.weak_below !== null && response.weak_below >= 0.999 * maxScore;
+/** Whether the model knows no word of the text, short ones aside. @param {SearchState} state */
+function hasOnlyUnknownWords({ response, answeredQuery }) {
+  const unknown = new Set(response?.unknown_words?.map(({ word }) => word));
+  const words = answeredQuery.text.toLowerCase().match(/[\p{L}\p{N}]{3,}/gu) ?? [];
+  return words.length > 0 && words.every((word) => unknown.has(word));
 }
