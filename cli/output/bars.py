@@ -125,8 +125,9 @@ def format_hit(rank: int, hit: Hit, terminal: TerminalInfo, *, explain: bool) ->
         (_format_copies(len(hit.duplicates)), "dim"),
     )
     lines = [head]
-    caption = hit.source.get("title") or hit.source.get("caption")
-    if isinstance(caption, str) and caption.strip():
+    texts = (hit.source.get(name) for name in ("title", "caption"))
+    caption = next((text for text in texts if isinstance(text, str) and text.strip()), None)
+    if caption is not None:
         lines.append(Text(f'{_INDENT}"{escape_control(truncate_text(caption), terminal.encoding)}"', style="italic"))
     if hit.ranks:
         ranks = ", ".join(f"{name} {position}" for name, position in hit.ranks.items())

@@ -12,6 +12,7 @@ from stair_es.config.defaults import DEFAULT_CAPTION_WEIGHT
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature
 from stair_es.model.vocabularies.readable import CONTINUATION_PREFIX
+from stair_es.model.vocabularies.whole_words import list_uncovered_words
 from stair_es.search.dsl.filters import check_filters, split_field_names
 from stair_es.search.dsl.weights import HEAVY_SCORE, MAX_WEIGHT, check_unicode
 from stair_es.types import SparseVector
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from stair_es.search.dsl.understanding import TextCondition
 
 EMPTY_VECTOR = SparseVector((), ())
+_MAX_COUNTED = 8
+"""Required words of which the images are counted to explain that there is no hit: each is a search."""
 
 TokenGroup = tuple[str, ...]
 """The tokens of one word: several if the vocabulary only has pieces of it."""
@@ -37,6 +40,11 @@ class QueryToken:
     factor: float = 1.0
     added: bool = False
     """Whether it is in the query only because of its factor."""
+
+
+def list_word_parts(text: str) -> list[str]:
+    """List the words of a word or phrase of a caption as a model splits them (`acme's`: acme; `xk9`: xk), and the whole."""
+    return [*list_uncovered_words(text, ()), text]
 
 
 class CaptionWord(NamedTuple):
@@ -160,7 +168,7 @@ class SearchQuery:
         thresholds = self.match_thresholds
         if thresholds is None or not (len(self.vector) or self.caption_words) or (self.caption and not self.caption_words):
             return None
-        weak_cosine = 1.0 if self.needed_words and not self.caption_words else thresholds.weak_cosine
+        weak_cosine = 1.0 if self.needed_words and not self.searched_words else thresholds.weak_cosine
         return MatchCut(
             weak_below=weak_cosine * math.hypot(*self.vector.weights) if len(self.vector) else None,
             words=self._list_match_words(),
@@ -168,22 +176,28 @@ class SearchQuery:
             needed_words=self._list_needed_words(),
         )
 
+    @property
+    def searched_words(self) -> Sequence[CaptionWord]:
+        """The words of `caption_words` that are sent: none if captions don't count."""
+        return self.caption_words if self.caption_weight > 0 else ()
+
     def _list_match_words(self) -> list[CaptionWord]:
         """List the words that a match has, by tokens that are in the vector; those of muted words don't count."""
         needed, sent = self._list_needed_words(), frozenset(self.vector.tokens)
-        in_captions = {token for word in self.caption_words for token in word.tokens}
+        in_captions = {token for word in self.searched_words for token in word.tokens}
         others = [CaptionWord("", 0.0, group) for group in self.named_words if not in_captions.issuperset(group)]
         words = [
             word._replace(tokens=() if word.text in needed else tuple(token for token in word.tokens if token in sent))
-            for word in (*self.caption_words, *others)
+            for word in (*self.searched_words, *others)
         ]
         return [word for word in words if word.text or word.tokens]
 
     def _list_needed_words(self) -> frozenset[str]:
-        """List the needed words as they are searched in captions: with a phrase instead of a word of it."""
+        """List the needed words as they are searched in captions: whole phrases and words with hyphens, not their parts."""
+        if not self.searched_words:
+            return frozenset(self.needed_words)
         needed = set(self.needed_words)
-        found = {word: {*word.text.split(), word.text} & needed for word in self.caption_words}
-        return frozenset(word.text for word, names in found.items() if names) | needed.difference(*found.values())
+        return frozenset(word.text for word in self.searched_words if not needed.isdisjoint(list_word_parts(word.text)))
 
     def amplify(self) -> SearchQuery:
         """Return the query with the scale at which float32 drops what a cluster adds to scores, such as 1 for each role.
@@ -226,8 +240,8 @@ def explain_no_hits(query: SearchQuery, count: Callable[[SearchQuery], int]) -> 
     if not (query.required or query.required_words) or count(bare):
         return ""
     alone = replace(bare, required=(), required_words=())
-    counts = {f"+{join_pieces(group)}": count(replace(alone, required=[group])) for group in query.required}
-    counts |= {f"+{word.text}": count(replace(alone, required_words=[word])) for word in query.required_words}
+    counts = {f"+{join_pieces(group)}": count(replace(alone, required=[group])) for group in query.required[:_MAX_COUNTED]}
+    counts |= {f"+{word.text}": count(replace(alone, required_words=[word])) for word in query.required_words[:_MAX_COUNTED]}
     missing = [word for word, found in counts.items() if not found]
     if missing:
         return f"no image has {' or '.join(missing)}"

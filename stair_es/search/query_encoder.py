@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from stair_es.token_policy import TokenPolicy
 
 
+_MAX_REMARKS = 4
+"""Excluded words that are said to be unknown: to find similar ones takes 0.1 s."""
 MAX_READ_CHARS = 2048
 """Maximum length of what is read of a text. Models read at most some hundred tokens, and the time to find them is linear."""
 
@@ -84,7 +86,7 @@ def build_search_query(
         vectors = list(map(policy.rewrite_query, vectors))
     _check_inputs(inputs, has_query=bool(any(map(len, vectors)) or inputs.factors or caption_query))
     resolve = partial(resolve_tokens, encoder, policy=policy)
-    word_conditions = _build_word_conditions(inputs, resolve, has_captions=bool(inputs.choose_caption_field(fields)))
+    word_conditions = _build_word_conditions(encoder, inputs, policy, has_captions=bool(inputs.choose_caption_field(fields)))
     tokens = _weight_tokens(inputs, vectors, resolve)
     return SearchQuery(
         vector=_multiply_factors(tokens),
@@ -146,31 +148,31 @@ def _build_caption_query(
     }
 
 
-def _build_word_conditions(inputs: QueryInputs, resolve: Callable[[str], TokenGroup], *, has_captions: bool) -> dict[str, Any]:
+def _build_word_conditions(
+    encoder: Encoder, inputs: QueryInputs, policy: TokenPolicy | None, *, has_captions: bool
+) -> dict[str, Any]:
     """Build the required and excluded words. If captions are searched, a word may be in a caption, and needs no token."""
+    resolve = partial(resolve_tokens, encoder, policy=policy)
+    if not has_captions:
+        return {
+            "required": list(map(resolve, inputs.required_words)),
+            "excluded": list(map(resolve, inputs.excluded_words)),
+        }
 
     def build_word(word: str) -> CaptionWord:
-        try:
-            return CaptionWord(word, 0.0, resolve(word))
-        except QueryError as error:
-            if error.code != "word-not-in-vocabulary" or not list_content_words(word):
-                raise
-            return CaptionWord(word, 0.0)
+        is_content = bool(list_content_words(word))  # nearly every caption has a stop word
+        return CaptionWord(word, 0.0, find_tokens(encoder, word, policy) if is_content else resolve(word))
 
-    if has_captions:
-        return {
-            "required_words": list(map(build_word, inputs.required_words)),
-            "excluded_words": list(map(build_word, inputs.excluded_words)),
-        }
     return {
-        "required": list(map(resolve, inputs.required_words)),
-        "excluded": list(map(resolve, inputs.excluded_words)),
+        "required_words": list(map(build_word, inputs.required_words)),
+        "excluded_words": list(map(build_word, inputs.excluded_words)),
     }
 
 
 def _list_word_remarks(encoder: Encoder, excluded: Sequence[CaptionWord]) -> list[str]:
     """List for the user which excluded words the model doesn't know. Required ones are part of the text."""
-    unknown = [UnknownWord(word=word.text, suggestions=suggest_words(encoder, word.text)) for word in excluded if not word.tokens]
+    texts = [word.text for word in excluded if not word.tokens][:_MAX_REMARKS]
+    unknown = [UnknownWord(word=text, suggestions=suggest_words(encoder, text)) for text in texts]
     return [f"{word}; images with it in their captions are left out" for word in unknown]
 
 
@@ -243,15 +245,12 @@ def choose_match_thresholds(encoder: Encoder, *, has_images: bool) -> MatchThres
 
 
 def resolve_tokens(encoder: Encoder, word: str, policy: TokenPolicy | None = None) -> TokenGroup:
-    """Return the tokens of a word in an index of the model, with a token policy if it has one.
+    """Return the tokens of a word as `find_tokens`.
 
-    These are the tokens of the vocabulary; the word itself if the policy writes it.
+    Raises:
+        QueryError: If it has none.
     """
-    if policy is not None:
-        is_written = word in policy.replacements.values()  # perhaps not in the vocabulary of the model
-        return (word,) if is_written else policy.replace_tokens(resolve_tokens(encoder, word))
-    check_unicode(word)
-    tokens = encoder.tokenize_word(word)
+    tokens = find_tokens(encoder, word, policy)
     if not tokens:
         suggestions = suggest_words(encoder, word)
         raise QueryError(
@@ -262,6 +261,18 @@ def resolve_tokens(encoder: Encoder, word: str, policy: TokenPolicy | None = Non
             code="word-not-in-vocabulary",
         )
     return tokens
+
+
+def find_tokens(encoder: Encoder, word: str, policy: TokenPolicy | None = None) -> TokenGroup:
+    """Return the tokens of a word in an index of the model, with a token policy if it has one; empty if there are none.
+
+    These are the tokens of the vocabulary; the word itself if the policy writes it.
+    """
+    check_unicode(word)
+    if policy is None:
+        return encoder.tokenize_word(word)
+    is_written = word in policy.replacements.values()  # perhaps not in the vocabulary of the model
+    return (word,) if is_written else policy.replace_tokens(encoder.tokenize_word(word))
 
 
 def encode_query_text(encoder: Encoder, text: str) -> SparseVector:

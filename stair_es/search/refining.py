@@ -16,6 +16,8 @@ from stair_es.types import QueryType
 
 _MAX_AGE_S = 60.0
 _MAX_ANSWERS = 512
+_SCALE = 2.0**20
+"""Factor of scores, so that what document-level security adds to them, 1 for each role, is less than a ten thousandth."""
 
 
 class QueryRefiner:
@@ -40,7 +42,8 @@ class QueryRefiner:
             weight = self.find_largest_weight(tokens, build_request(query).query_type)
             if weight is not None and weight < query.match_thresholds.carried_weight:
                 remark = f"{word!r} is a word of this model, but no image here has more than {weight:.2f} of it"
-                query = replace(query, needed_words=(*query.needed_words, word), remarks=(*query.remarks, remark))
+                written = [each.text for each in query.searched_words if each.tokens and {*each.tokens} <= {*tokens}]
+                query = replace(query, needed_words=(*query.needed_words, *(written or [word])), remarks=(*query.remarks, remark))
         colors = [condition for condition in query.conditions if condition.is_color]
         if not colors or self._has_match(query, build_request(query)):
             return query
@@ -73,8 +76,9 @@ class QueryRefiner:
             asked_s, score = self._answers.get(key, (-math.inf, 0.0))
         if now_s - asked_s <= _MAX_AGE_S:
             return score
-        hits = self._send({"size": 1, "query": clause, "_source": False, "track_total_hits": False})["hits"]["hits"]
-        score = float(hits[0]["_score"]) if hits else 0.0
+        amplified = {"function_score": {"query": clause, "weight": _SCALE}}
+        hits = self._send({"size": 1, "query": amplified, "_source": False, "track_total_hits": False})["hits"]["hits"]
+        score = float(hits[0]["_score"]) / _SCALE if hits else 0.0
         with self._lock:
             if len(self._answers) >= _MAX_ANSWERS:
                 self._answers.clear()

@@ -211,7 +211,10 @@ def _list_word_clauses(word: CaptionWord, caption_field: str, query_type: QueryT
 
 def build_word_condition(word: CaptionWord, query: SearchQuery, query_type: QueryType) -> Clause:
     """Build a clause that matches documents with a word of `required_words` or `excluded_words`."""
-    return _build_any(_list_word_clauses(word, query.caption_field, query_type, query.min_weight))
+    clauses = [build_text_clause(query.caption_field, word.text)]
+    if word.tokens:  # an error by `impacts` for pieces of words, which it doesn't have
+        clauses.append(build_token_clause(word.tokens, query_type, min_weight=query.min_weight))
+    return _build_any(clauses)
 
 
 def _build_any(clauses: Sequence[Clause]) -> Clause:

@@ -100,6 +100,7 @@ class QueryRunner:
 
     def count(self, target: SearchTarget, query: SearchQuery, options: SearchOptions) -> int:
         """Count all documents that match the tokens that are sent."""
+        options = replace(options, sort="")  # which leaves out weak matches
         pruned_query = replace(query, vector=prune_vector(query.vector, options.weight_mass).kept)
         request = self.build_request(target, self._added_scores.exclude(pruned_query), 0, None, options)
         return int(self._send_request(request, options, total=True)["hits"]["total"]["value"])
@@ -114,8 +115,9 @@ class QueryRunner:
         plan = target.plan_query(options.query_type, self._list_plugins)
         # the cut was measured on scores of images, and a pipeline can change scores
         has_cut = info.content_type == "images" and not options.search_pipeline and options.build_clause is None
+        sent = info.apply_policy(query if has_cut else replace(query, match_thresholds=None))
         request = build_search_request(
-            info.apply_policy(query if has_cut else replace(query, match_thresholds=None)),
+            sent,
             plan.query_type,
             max_clauses=plan.max_clauses,
             k=k,
@@ -126,7 +128,10 @@ class QueryRunner:
         )
         if self._source_fields is not None:
             request = replace(request, body={**request.body, "_source": self._source_fields})
-        return replace(request, remarks=tuple(info.list_remarks(query)))
+        remarks = info.list_remarks(query)
+        if options.sort and sent.match_cut is None:
+            remarks.append("weak matches can't be told from others here: all hits are sorted")
+        return replace(request, remarks=tuple(remarks))
 
     def _search_page(
         self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
@@ -146,7 +151,7 @@ class QueryRunner:
     ) -> SearchResult:
         """Ask which words the captions of hits have: OpenSearch doesn't name them to a user with document-level security."""
         cut = self.build_request(target, query, 1, None, options).match_cut
-        if not query.caption_words or not result.hits or any(hit.caption_words for hit in result.hits):
+        if not query.searched_words or not result.hits or any(hit.caption_words for hit in result.hits):
             return result
         size = min(len(result.hits) * len(target.info.fields), MAX_HITS)  # the ids of an index needn't be those of another
         body = build_word_request(query, [hit.id for hit in result.hits], size)
@@ -163,10 +168,10 @@ class QueryRunner:
         window = max(options.fusion_window, k)
         # the weight applies to ranks; scores could underflow
         caption_query = replace(query, vector=EMPTY_VECTOR, caption_words=(), caption_weight=1.0)
+        token_query = replace(query, caption="", caption_words=()) if len(query.vector) else None
+        by_tokens = self._search_page(target, token_query, window, None, options) if token_query else None
         by_caption = self._search_page(target, caption_query, window, None, options)
-        by_tokens = replace(by_caption, hits=())
-        if len(query.vector):  # otherwise, the model knows no word of the text
-            by_tokens = self._search_page(target, replace(query, caption="", caption_words=()), window, None, options)
+        by_tokens = by_tokens or replace(by_caption, hits=())  # the model knows no word of the text
         return fuse_rankings(by_tokens, by_caption, query.caption_weight, k)
 
     def _send_request(self, request: SearchRequest, options: SearchOptions, *, total: bool = False) -> dict[str, Any]:

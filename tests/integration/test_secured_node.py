@@ -146,6 +146,7 @@ SEARCHES = [
     ("a cat", "--hybrid", "rrf"),
     ("a cat +animal^2", "--min-weight", "0.1"),
     ("pizza",),
+    ("zebra",),  # that no image carries, whatever the cluster adds
 ]
 
 

@@ -99,13 +99,19 @@ def validate_cursor(after: Cursor, type_: str = "") -> list[str | float | None]:
 
 
 def _parse_field_value(value: str | float | None, type_: str) -> str | float | None:
-    """Return the integer that `build_cursor` wrote as a string; any other value as it is."""
-    is_long = isinstance(value, str) and type_ not in _FLOATS and _LONG_TEXT.fullmatch(value)
-    return int(value) if is_long and -_MAX_LONG <= int(value) < _MAX_LONG else value  # type: ignore[arg-type]  # checked
+    """Return the integer that `build_cursor` wrote as a string, or that a reader of JSON has rounded up; others as they are."""
+    if type_ in _FLOATS:
+        return value
+    if isinstance(value, str) and _LONG_TEXT.fullmatch(value) and -_MAX_LONG <= int(value) < _MAX_LONG:
+        return int(value)
+    is_rounded = _is_number(value) and abs(value) >= _MAX_EXACT  # type: ignore[arg-type]  # checked
+    return max(-_MAX_LONG, min(int(value), _MAX_LONG - 1)) if is_rounded else value  # type: ignore[arg-type]  # checked
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= _MAX_LONG * 2 if isinstance(value, int) else math.isfinite(value)
 
 
 def _is_name(value: object) -> bool:

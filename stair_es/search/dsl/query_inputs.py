@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from stair_es.model.base import Encoder
 
 
+_MAX_READ_WORDS = 16
+"""Words that are read to find one that can be searched: to read an unknown one takes 16 ms."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class QueryInputs:
     """Everything that can be part of a query."""
@@ -80,9 +84,11 @@ class QueryInputs:
         if self.literal:
             return as_words
         understanding = understand_text(parsed.text, fields, (*parsed.phrases, *parsed.required, *parsed.boosts))
-        others = self.texts or self.has_images or self.choose_caption_field(fields)
-        words = list_content_words(encoder.read_text(understanding.text).text)
-        return understanding if others or any(map(encoder.tokenize_word, words)) else as_words
+        if not understanding.conditions or self.texts or self.has_images or self.choose_caption_field(fields):
+            return understanding
+        words = list(list_content_words(understanding.text))[:_MAX_READ_WORDS]
+        read = list_content_words(encoder.read_text(" ".join(words)).text)
+        return understanding if any(map(encoder.tokenize_word, read)) else as_words
 
     @property
     def has_images(self) -> bool:

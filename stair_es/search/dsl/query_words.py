@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stair_es.model.vocabularies.stop_words import list_content_words, load_stop_words
 from stair_es.model.vocabularies.unknown_words import get_rarity
-from stair_es.search.query import CaptionWord, TokenGroup
+from stair_es.search.query import CaptionWord, TokenGroup, list_word_parts
 
 if TYPE_CHECKING:
     from stair_es.model.base import Encoder
@@ -37,10 +37,11 @@ def split_caption_words(
     """
     longest = sorted((phrase for phrase in phrases if " " in phrase), key=len, reverse=True)
     pattern = "|".join([*(re.escape(phrase) for phrase in longest), r"[^\W_]+(?:['-][^\W_]+)*"])
-    found = (part.lower() for part in re.findall(rf"(?<!\w)(?:{pattern})(?!\w)", text, re.IGNORECASE))
+    found = (part.lower() for part in re.findall(rf"(?<![^\W_])(?:{pattern})(?![^\W_])", text, re.IGNORECASE))
     stop_words = load_stop_words()
-    parts = [part for part in dict.fromkeys(found) if part not in stop_words][:MAX_CAPTION_WORDS]
-    unknown = {part for part in parts if {*part.split()} & unknown_words}
+    parts = [part for part in dict.fromkeys(found) if part not in stop_words]
+    unknown = {part for part in parts if not unknown_words.isdisjoint(list_word_parts(part))}
+    parts = sorted(parts, key=lambda part: part not in unknown)[:MAX_CAPTION_WORDS]
     weights = {part: _UNKNOWN_WORD_WEIGHT if part in unknown else 1.0 for part in parts}
     total = sum(weights.values())
     return tuple(CaptionWord(part, weights[part] / total, () if part in unknown else list_tokens(part)) for part in parts)

@@ -49,7 +49,7 @@ _Count = Annotated[float, Meta(ge=1, multiple_of=1)]
 _Size = Annotated[float, Meta(ge=1, le=_MAX_HITS, multiple_of=1)]
 _Ratio = Annotated[float, Meta(ge=0, le=1)]
 _Weight = Annotated[float, Meta(gt=0)]
-_Key: TypeAlias = int | float | str
+_Cursor: TypeAlias = tuple[int | float | str, str | None, str | None, str]
 _Objects: TypeAlias = list[dict[str, Any]]
 _Natural = Annotated[int, Meta(ge=0)]
 
@@ -121,9 +121,7 @@ class QueryRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     ] = ()
     hybrid: Annotated[bool, Meta(description="Whether words are also searched in captions or titles, if there are any.")] = True
     k: Annotated[_Size | None, Meta(description="Number of hits.")] = DEFAULT_HITS
-    after: Annotated[
-        tuple[_Key, str, str | None, str] | None, Meta(description="For the next page: `sort` of the last hit; null at first.")
-    ] = None
+    after: Annotated[_Cursor | None, Meta(description="For the next page: `sort` of the last hit. The first has null.")] = None
     cut: Annotated[bool, Meta(description="Whether weak matches are left out.")] = False
     sort: Annotated[SortText, Meta(description="Order of the matches by a field (with `--index`): `price:asc`.")] = ""
     describe: Annotated[bool, Meta(description="Whether the answer also tells how the query was read.")] = False

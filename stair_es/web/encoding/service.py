@@ -74,13 +74,12 @@ class EncodingTarget:
         """List the fields in which a text is searched besides the token weights. May ask the cluster of the index."""
         return self.runner.list_search_fields(self.state) if self.state and self.runner else NO_FIELDS
 
-    def build_query(self, inputs: QueryInputs, text_vector: SparseVector | None) -> SearchQuery:
+    def build_query(self, inputs: QueryInputs, fields: SearchFields, text_vector: SparseVector | None) -> SearchQuery:
         """Build the query of inputs whose text is encoded, as `stair-es search` does. Asks the cluster of the index.
 
         Raises:
             QueryError: As `build_search_query`.
         """
-        fields = self.list_search_fields()
         query = build_search_query(
             self.encoder, inputs, fields=fields, policy=self.policy, encode_text=lambda _, __: text_vector or EMPTY_VECTOR
         )
@@ -207,11 +206,11 @@ class EncodingService:
         target = await run_in_threadpool(self.get_target)
         query_inputs = build_request_inputs(params, target)
         fields = await run_in_threadpool(target.list_search_fields)
-        text = query_inputs.understand(target.encoder, fields).text
+        text = (await run_in_threadpool(query_inputs.understand, target.encoder, fields)).text
         images = {place: item for place, item in inputs.items() if isinstance(item, bytes)}
         encoded = await self.encode({**({"text": text} if text.strip() else {}), **images}, target)
         query_inputs = replace(query_inputs, vectors=[encoded.vectors[place] for place in images])
-        return await run_in_threadpool(build_query_response, params, target, query_inputs, encoded.vectors.get("text"))
+        return await run_in_threadpool(build_query_response, params, target, query_inputs, fields, encoded.vectors.get("text"))
 
     def list_tokens(self, target: EncodingTarget) -> list[str]:
         """List the tokens of a target by their id. A token of the policy has the id of one that it replaces. May block."""
@@ -282,7 +281,7 @@ def build_request_inputs(params: QueryRequest, target: EncodingTarget) -> QueryI
 
 
 def build_query_response(
-    params: QueryRequest, target: EncodingTarget, inputs: QueryInputs, text_vector: SparseVector | None
+    params: QueryRequest, target: EncodingTarget, inputs: QueryInputs, fields: SearchFields, text_vector: SparseVector | None
 ) -> QueryResponse:
     """Build the response of a request whose text is encoded. If the model knows no word of it, the search finds nothing."""
     k = int(params.k or DEFAULT_HITS)
@@ -297,7 +296,7 @@ def build_query_response(
         remarks=[],
     )
     try:
-        query = target.build_query(inputs, text_vector)
+        query = target.build_query(inputs, fields, text_vector)
     except QueryError as error:
         is_image_empty = error.code == "no-input" and inputs.vectors
         if not is_image_empty and error.code != "no-known-word":

@@ -48,7 +48,7 @@ def serialize_hit(
         "name": _get_name(hit.source, hit.uri, hit.id),
         "caption": format_caption(hit.source.get("caption")),
         "title": format_caption(hit.source.get("title")),
-        "price": _get_number(hit.source.get(price_field)),
+        "price": _get_number(_get_inner(hit.source, price_field)),
         "score": hit.score,
         "weak": hit.weak,
         **{name: _get_int(hit.source.get(name)) for name in ("width", "height", "bytes")},
@@ -191,6 +191,15 @@ def _get_text(value: object) -> str | None:
 
 def _get_name(source: Mapping[str, Any], uri: str, id_: str) -> str:
     return _get_text(source.get("name")) or split_image_uri(uri)[0] or uri or id_
+
+
+def _get_inner(source: Mapping[str, Any], name: str) -> object:
+    """Return the value of a field, which may be in an object: `offer.price`."""
+    if name in source:
+        return source[name]
+    outer, _, inner = name.partition(".")
+    value = source.get(outer)
+    return _get_inner(value, inner) if inner and isinstance(value, Mapping) else None
 
 
 def _get_number(value: object) -> float | None:

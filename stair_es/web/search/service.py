@@ -21,7 +21,6 @@ from stair_es.model.base import Encoder
 from stair_es.search.dsl.pagination import NEWEST_ORDER, Cursor, build_field_order
 from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.dsl.query_parser import list_operator_remarks
-from stair_es.search.dsl.understanding import NO_FIELDS
 from stair_es.search.index_cache import IndexCache, IndexState
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, explain_no_hits
 from stair_es.search.query_encoder import build_search_query, encode_any_text, resolve_tokens
@@ -198,12 +197,11 @@ class SearchService:
         filters = build_filters(params.filters, params.filter, state.info.mapped_fields)
         state.info.check_filter_fields(filters)  # here, too, so that no text is encoded for a filter that can't be sent
         inputs = build_query_inputs(params, image.vector if image else None, filters)
-        fields = NO_FIELDS if by_caption else self.runner.list_search_fields(state, self._config.price_field)
+        fields = self.runner.list_search_fields(state, self._config.price_field)
+        if by_caption and not fields.text:
+            raise QueryError("no image of this index has a caption to search", "Rank by words.", code="no-captions")
         query = build_search_query(state.encoder, inputs, fields=fields, policy=state.info.policy, encode_text=self._encode_text)
         if by_caption:
-            state.info.check_caption_field(query)
-            if not self._facts.count_documents()[1]:
-                raise QueryError("no image of this index has a caption to search", "Rank by words.", code="no-captions")
             return inputs, replace(query, caption_words=(), remarks=list_operator_remarks(params.text))
         return inputs, self.runner.refine_query(state, query, build_search_options(params))
 

@@ -24,8 +24,9 @@ export function createOrderSelect(updateQuery) {
   const element = h("span", { class: "by" }, h("label", { for: "order" }, "sorted by"), select);
   const update = (/** @type {Query} */ query, /** @type {AboutResponse | null} */ about) => {
     const orders = about?.orders ?? [];
-    element.hidden = !orders.length;
-    if (select.length !== orders.length + 1)
+    element.hidden = !orders.length && !query.sort;
+    const isOther = [...select.options].slice(1).some(({ value }, place) => value !== orders[place]?.sort);
+    if (isOther || select.length !== orders.length + 1)
       select.replaceChildren(initial, ...orders.map(({ sort, label }) => h("option", { value: sort }, escapeControls(label))));
     setText(initial, hasRanking(query) ? "Best match" : "Newest first");
     select.value = query.sort;

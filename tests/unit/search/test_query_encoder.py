@@ -89,7 +89,10 @@ class GradingEncoder(BrightnessEncoder):
     )
 
     def list_unknown_words(self, text: str) -> tuple[str, ...]:
-        return ("unknown",) if "unknown" in text.split() else ()
+        return ("unknown",) if "unknown" in text else ()
+
+
+MANY_WORDS = " ".join(f"{letter}word" for letter in "abcdefghijklmnopqrst")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,11 @@ class GradingEncoder(BrightnessEncoder):
         (QueryInputs(query_string="red car"), {"red", "car"}, set(), 0.4),
         (QueryInputs(query_string="unknown car"), {"unknown", "car"}, {"unknown"}, 0.4),  # no picture tells the rarest word
         (QueryInputs(query_string='"unknown car" red'), {"unknown car", "red"}, {"unknown car"}, 0.4),
+        (QueryInputs(query_string="unknown-car red"), {"unknown-car", "red"}, {"unknown-car"}, 0.4),
+        (QueryInputs(query_string="unknown_car"), {"unknown", "car"}, {"unknown"}, 0.4),
+        (QueryInputs(query_string=f"{MANY_WORDS} unknown"), {"unknown", *MANY_WORDS.split()[:15]}, set(), 0.4),
         (QueryInputs(query_string="unknown car", hybrid=False), set(), {"unknown"}, 1.0),  # and there is no caption
+        (QueryInputs(query_string="unknown car", caption_weight=0), set(), {"unknown"}, 1.0),
         (QueryInputs(query_string="unknown", texts=["car"]), {"unknown"}, set(), 0.4),
         (QueryInputs(query_string="red", caption="crimson"), {"crimson"}, set(), 0.4),
         (QueryInputs(query_string="unknown", vectors=[SparseVector(("a",), (1.0,))]), {"unknown"}, set(), 0.3),
@@ -111,7 +118,7 @@ def test_what_a_match_needs(inputs: QueryInputs, caption_words: set[str], needed
     assert {word.text for word in query.match_cut.words if word.text} == caption_words
     assert query.match_cut.needed_words == needed
     assert query.match_cut.weak_below == pytest.approx(weak_cosine * math.hypot(*query.vector.weights))
-    assert sum(word.share for word in query.caption_words) == pytest.approx(1 if caption_words else 0)
+    assert sum(word.share for word in query.searched_words) == pytest.approx(1 if caption_words else 0)
     if "unknown" not in inputs.query_string:
         assert build_search_query(BrightnessEncoder(), inputs).match_cut is None
 

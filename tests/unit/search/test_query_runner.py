@@ -22,8 +22,8 @@ def test_the_largest_weight_is_that_of_the_tokens_of_the_index(policy: TokenPoli
     sent = []
 
     def answer_search(body: Mapping[str, Any], pipeline: str | None) -> dict[str, Any]:
-        sent.append(body["query"]["dis_max"]["queries"])
-        return {"hits": {"hits": [{"_score": 0.5}]}}
+        sent.append(body["query"]["function_score"]["query"]["dis_max"]["queries"])
+        return {"hits": {"hits": [{"_score": 0.5 * 2**20}]}}
 
     info = IndexInfo(fields={"x": IndexFields(tokens="rank_features")}, model="m@1", model_name="m", policy=policy)
     target = SearchTarget(cluster_info=ClusterInfo(distribution="opensearch", version=(3,), max_clauses=1024), info=info)
