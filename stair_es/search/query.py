@@ -169,11 +169,12 @@ class SearchQuery:
         if thresholds is None or not (len(self.vector) or self.caption_words) or (self.caption and not self.caption_words):
             return None
         weak_cosine = 1.0 if self.needed_words and not self.searched_words else thresholds.weak_cosine
+        needed = self._list_needed_words()
         return MatchCut(
             weak_below=weak_cosine * math.hypot(*self.vector.weights) if len(self.vector) else None,
-            words=self._list_match_words(),
+            words=self._list_match_words(needed),
             named_weight=thresholds.named_weight,
-            needed_words=self._list_needed_words(),
+            needed_words=needed,
         )
 
     @property
@@ -181,9 +182,9 @@ class SearchQuery:
         """The words of `caption_words` that are sent: none if captions don't count."""
         return self.caption_words if self.caption_weight > 0 else ()
 
-    def _list_match_words(self) -> list[CaptionWord]:
+    def _list_match_words(self, needed: AbstractSet[str]) -> list[CaptionWord]:
         """List the words that a match has, by tokens that are in the vector; those of muted words don't count."""
-        needed, sent = self._list_needed_words(), frozenset(self.vector.tokens)
+        sent = frozenset(self.vector.tokens)
         in_captions = {token for word in self.searched_words for token in word.tokens}
         others = [CaptionWord("", 0.0, group) for group in self.named_words if not in_captions.issuperset(group)]
         words = [

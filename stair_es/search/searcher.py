@@ -150,12 +150,12 @@ class QueryRunner:
         self, target: SearchTarget, query: SearchQuery, result: SearchResult, options: SearchOptions
     ) -> SearchResult:
         """Ask which words the captions of hits have: OpenSearch doesn't name them to a user with document-level security."""
-        cut = self.build_request(target, query, 1, None, options).match_cut
         if not query.searched_words or not result.hits or any(hit.caption_words for hit in result.hits):
             return result
         size = min(len(result.hits) * len(target.info.fields), MAX_HITS)  # the ids of an index needn't be those of another
         body = build_word_request(query, [hit.id for hit in result.hits], size)
         scores = {(raw["_index"], raw["_id"]): float(raw["_score"]) for raw in self.send(body, None)["hits"]["hits"]}
+        cut = self.build_request(target, query, 1, None, options).match_cut
         named = (
             replace(hit, caption_words=parse_word_score(scores.get((hit.index, hit.id), 0.0), query.caption_words))
             for hit in result.hits
