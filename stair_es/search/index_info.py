@@ -96,13 +96,18 @@ class IndexInfo:
         policy = self.policy
         return [word if policy is None else word._replace(tokens=policy.replace_tokens(word.tokens)) for word in words]
 
+    @property
+    def caption_fields(self) -> tuple[str, ...]:
+        """The text fields of captions and titles. A document needn't have them."""
+        return tuple(name for name in _TEXT_FIELDS if self.field_types.get(name) == "text")
+
     def list_search_fields(self, price_field: str = DEFAULT_PRICE_FIELD) -> SearchFields:
         """List the fields in which a text is searched besides the token weights: captions or titles, colors, prices."""
         if self.content_type != "images":
             return NO_FIELDS
         price = self.mapped_fields.get(price_field)
         return SearchFields(
-            text=",".join(name for name in _TEXT_FIELDS if self.field_types.get(name) == "text"),
+            text=",".join(self.caption_fields),
             colors=_COLORS_FIELD if self.field_types.get(_COLORS_FIELD) == "keyword" else "",
             price=price_field if price is not None and price.kind in ("integer", "number") else "",
         )

@@ -17,7 +17,6 @@ from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.config.defaults import DEFAULT_PRICE_FIELD, MAX_HITS
 from stair_es.errors import ClusterError, QueryError
 from stair_es.retry import RetryPolicy
-from stair_es.search.dsl.filters import split_field_names
 from stair_es.search.dsl.pagination import Cursor, build_field_order
 from stair_es.search.dsl.understanding import SearchFields
 from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_target
@@ -63,7 +62,11 @@ class QueryRunner:
     def list_search_fields(self, target: SearchTarget, price_field: str = DEFAULT_PRICE_FIELD) -> SearchFields:
         """List the fields in which a text is searched besides the token weights, of captions those that a document has."""
         fields = target.info.list_search_fields(price_field)
-        return replace(fields, text=",".join(filter(self._refiner.has_field, split_field_names(fields.text))))
+        return replace(fields, text=self.choose_caption_field(target)) if fields.text else fields
+
+    def choose_caption_field(self, target: SearchTarget) -> str:
+        """Choose the text fields of captions and titles that a document has, separated by commas; empty for none."""
+        return ",".join(filter(self._refiner.has_field, target.info.caption_fields))
 
     def refine_query(self, target: SearchTarget, query: SearchQuery, options: SearchOptions) -> SearchQuery:
         """Adapt a query to what the documents of the index have, as `QueryRefiner`."""

@@ -12,6 +12,7 @@ import pytest
 from opensearchpy import OpenSearch
 from support.errors import expect_error
 from support.messages import forward_messages
+from support.servers.hostile_http_server import serve_page
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -129,6 +130,17 @@ def test_a_picture_finds_its_caption(ingest_texts: IngestTexts, index_name: str,
             hits = searcher.search(encode_query_image(encoder, PHOTOS / name), k=3).hits
             assert hits[0].source["file"] == name, [hit.source["caption"] for hit in hits]
             assert hits[0].contributions[0].contribution > 0
+
+
+def test_the_page_ranks_texts_by_their_words_and_as_text(
+    ingest_texts: IngestTexts, index_name: str, node_url: str, tmp_path: Path
+) -> None:
+    ingest_texts(write_lines(tmp_path / "a.txt", "a brown cow", "a black cat"))
+    with serve_page(Connection(url=node_url), index_name) as page:
+        assert page.get("/api/about").json["captions"] is True
+        for method in ("text", "words"):
+            [best, *_] = page.post("/api/search", {"text": "cow", "method": method}).json["hits"]
+            assert best["caption"] == "a brown cow"
 
 
 def test_images_are_not_texts(ingest_texts: IngestTexts, client: OpenSearch, index_name: str, node_url: str) -> None:

@@ -42,13 +42,11 @@ class ContentFacts:
             _MAX_FACTS, ttu=lambda key, _, now_s: now_s + _MAX_AGES_S[key[0]]
         )
 
-    def count_documents(self) -> tuple[int, int]:
-        """Count images, and images with a caption."""
+    def count_documents(self) -> int:
+        """Count images."""
 
-        def fetch() -> tuple[int, int]:
-            captions = {"captions": {"filter": {"exists": {"field": "caption"}}}}
-            response = self._send({"size": 0, "track_total_hits": True, "aggs": captions})
-            return int(response["hits"]["total"]["value"]), int(response["aggregations"]["captions"]["doc_count"])
+        def fetch() -> int:
+            return int(self._send({"size": 0, "track_total_hits": True})["hits"]["total"]["value"])
 
         return self._get_cached(("counts",), fetch)
 

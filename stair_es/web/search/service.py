@@ -21,6 +21,7 @@ from stair_es.model.base import Encoder
 from stair_es.search.dsl.pagination import NEWEST_ORDER, Cursor, build_field_order
 from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.dsl.query_parser import list_operator_remarks
+from stair_es.search.dsl.understanding import SearchFields
 from stair_es.search.index_cache import IndexCache, IndexState
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, explain_no_hits
 from stair_es.search.query_encoder import build_search_query, encode_any_text, resolve_tokens
@@ -71,14 +72,13 @@ class SearchService:
     def describe_index(self) -> dict[str, Any]:
         """Describe the index, and what the page may do."""
         state = self._states.get()
-        documents, captions = self._facts.count_documents()
         return {
             "title": self._config.title or self._config.index,
             "index": self._config.index,
             "model": state.info.model,
             "version": __version__,
-            "documents": documents,
-            "captions": captions > 0,
+            "documents": self._facts.count_documents(),
+            "captions": bool(self.runner.choose_caption_field(state)),
             "originals": bool(self._config.roots),
             "max_upload_bytes": self._config.limits.upload_bytes,
             "policy": state.info.policy.label if state.info.policy else None,
@@ -197,7 +197,10 @@ class SearchService:
         filters = build_filters(params.filters, params.filter, state.info.mapped_fields)
         state.info.check_filter_fields(filters)  # here, too, so that no text is encoded for a filter that can't be sent
         inputs = build_query_inputs(params, image.vector if image else None, filters)
-        fields = self.runner.list_search_fields(state, self._config.price_field)
+        if by_caption:
+            fields = SearchFields(text=self.runner.choose_caption_field(state))
+        else:
+            fields = self.runner.list_search_fields(state, self._config.price_field)
         if by_caption and not fields.text:
             raise QueryError("no image of this index has a caption to search", "Rank by words.", code="no-captions")
         query = build_search_query(state.encoder, inputs, fields=fields, policy=state.info.policy, encode_text=self._encode_text)
