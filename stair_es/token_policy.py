@@ -1,7 +1,8 @@
-"""Token policies: which tokens of a model an index mutes, caps, renames and merges. Pure, except for reading a file.
+"""Token policies: which tokens of a model an index mutes, caps, renames and merges, and which words it was taught.
 
-The order is fixed: first `rename` and `merge` replace tokens, then muted tokens are removed, then caps apply. If several tokens
-are replaced by one, the largest weight is kept. A sum would count the same thing several times, since a model gives `dog` and
+Pure, except for reading a file. The order is fixed: first `rename` and `merge` replace tokens, then muted tokens are removed,
+then caps apply, then taught words are added, which are computed from the original vector. If several tokens are replaced by one,
+the largest weight is kept. A sum would count the same thing several times, since a model gives `dog` and
 `dogs` to the same picture for the same reason, and would leave the scale of the model's weights. The largest weight also doesn't
 depend on the order or on rounding.
 """
@@ -12,13 +13,14 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import ResourceError
 from stair_es.system.user_files import read_json_file
+from stair_es.taught_words import TaughtWord, compute_products, list_weighted_units, parse_taught_words
 from stair_es.types import SparseVector, is_utf8
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 POLICY_VERSION = 1
 MIN_WEIGHT = 2.0**-126
 """Smallest weight: engines store float32 and reject subnormal numbers."""
-_KNOWN = ("stair_es_policy", "name", "mute", "cap", "rename", "merge")
+_KNOWN = ("stair_es_policy", "name", "mute", "cap", "rename", "merge", "teach")
 _FORM = 'Write it like {"stair_es_policy": 1, "mute": ["a"], "cap": {"b": 0.5}, "rename": {"c": "d"}, "merge": {"e": ["f"]}}.'
 
 
@@ -79,11 +81,14 @@ class TokenPolicy:
     """Token -> its replacement."""
     merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Token -> other tokens that it replaces."""
+    teach: Mapping[str, TaughtWord] = field(default_factory=dict)
+    """Word -> what it was taught."""
 
     def __post_init__(self) -> None:
         sources = self._check_replacements()
         self._check_mute(sources)
         self._check_cap(sources)
+        self._check_taught_words()
 
     def _check_replacements(self) -> Mapping[str, str]:
         """Check the replacements, and return the place of the rule of each replaced token."""
@@ -135,6 +140,22 @@ class TokenPolicy:
                     code="policy-cap-invalid",
                 )
 
+    def _check_taught_words(self) -> None:
+        """Check that no other rule is about a taught word: documents would no longer have what it was taught to mean."""
+        if not self.teach:
+            return
+        rules = {token: location for location, *tokens in self._list_replacements() for token in tokens}
+        rules |= {token: f"mute[{i}]" for i, token in enumerate(self.mute)}
+        rules |= {token: f"cap.{token}" for token in self.cap}
+        for name, word in self.teach.items():
+            rule = rules.get(name) or rules.get(word.token)
+            if rule:
+                raise ResourceError(
+                    f"teach.{name}: {name!r} already has a rule of the token policy: {rule}",
+                    "Keep one of the two: remove the rule from the policy, or forget the word (stair-es teach WORD --forget).",
+                    code="taught-word-in-policy",
+                )
+
     @staticmethod
     def _check_not_replaced(location: str, token: str, sources: Mapping[str, str]) -> None:
         if token in sources:
@@ -164,29 +185,60 @@ class TokenPolicy:
     @property
     def tokens(self) -> tuple[str, ...]:
         """Tokens that the policy affects, sorted: it leaves a vector without any of them unchanged."""
-        return tuple(sorted({*self.replacements, *self.mute, *self.cap}))
+        return tuple(sorted({*self.replacements, *self.mute, *self.cap, *self.taught_units}))
+
+    @cached_property
+    def taught_units(self) -> Mapping[str, Mapping[str, int]]:
+        """The units of the taught words by the tokens of the model, as `list_weighted_units`."""
+        return list_weighted_units(self.teach.values())
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """One phrase per rule: `mute egyptian`, `cap dog`, `dogs -> dog`."""
-        replacements = (_format_replacement(*move) for move in self.replacements.items())
-        return (*replacements, *(f"mute {token}" for token in self.mute), *(f"cap {token}" for token in self.cap))
+        """One phrase per rule: `mute egyptian`, `cap dog`, `dogs -> dog`, `teach windmill`."""
+        return tuple(self.describe_rules())
+
+    def describe_rules(self) -> dict[str, object]:
+        """Return the phrase of each rule with its value, to compare policies."""
+        return {
+            **{_format_replacement(*move): None for move in self.replacements.items()},
+            **{f"mute {token}": None for token in self.mute},
+            **{f"cap {token}": limit for token, limit in self.cap.items()},
+            **{f"teach {name}": word for name, word in self.teach.items()},
+        }
 
     @cached_property
     def digest(self) -> str:
         """8 hex digits that identify the rules; the name and the order in the file don't count."""
-        rules = [
+        rules: list[Any] = [
             POLICY_VERSION,
             sorted(self.replacements.items()),
             sorted(self.mute),
             sorted((token, float(limit)) for token, limit in self.cap.items()),
         ]
+        if self.teach:
+            rules.append(
+                sorted((name, sorted(word.units.items()), word.range_units, word.mode) for name, word in self.teach.items())
+            )
         return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:8]
 
     @property
     def label(self) -> str:
         """Name and digest for messages."""
         return f"{self.name} ({self.digest})" if self.name else self.digest
+
+    def select_words(self, model_id: str) -> TokenPolicy:
+        """Return the policy without the words that were taught from vectors of another model."""
+        words = {name: word for name, word in self.teach.items() if word.model in ("", model_id)}
+        return self if len(words) == len(self.teach) else replace(self, teach=words)
+
+    def keep_words(self, former: TokenPolicy | None) -> TokenPolicy:
+        """Return the policy with the taught words of a former one that it doesn't have."""
+        return replace(self, teach={**former.teach, **self.teach}) if former else self
+
+    def change_words(self, taught: Mapping[str, TaughtWord], forgotten: Collection[str] = ()) -> TokenPolicy:
+        """Return the policy with words added or taught anew, and others forgotten."""
+        words = {**self.teach, **taught}
+        return replace(self, teach={name: word for name, word in words.items() if name not in forgotten})
 
     def to_json(self) -> dict[str, Json]:
         """Return the policy as JSON that `parse_policy` accepts."""
@@ -198,6 +250,7 @@ class TokenPolicy:
             "cap": dict(self.cap),
             "rename": dict(self.rename),
             "merge": merge,
+            **({"teach": {name: word.to_json() for name, word in self.teach.items()}} if self.teach else {}),
         }
 
     def apply(self, vector: SparseVector) -> PolicyResult:
@@ -216,6 +269,10 @@ class TokenPolicy:
             if after.get(token, 0.0) > limit:
                 after[token] = limit
                 rules.append(f"cap {token}")
+        for name, product in compute_products(vector, self.taught_units).items():
+            if weight := self.teach[name].scale_product(product):
+                after[self.teach[name].token] = weight
+                rules.append(f"teach {name}")
         changed = {token: weight for token, weight in before.items() if after.get(token) != weight}
         undo = PolicyUndo(tokens=changed, added_tokens=tuple(sorted(after.keys() - before.keys())))
         return PolicyResult(vector=SparseVector.from_mapping(after), undo=undo, rules=tuple(rules))
@@ -296,6 +353,7 @@ def _parse_body(value: object, name: str) -> TokenPolicy:
             _parse_token(token, "merge"): _parse_tokens(others, f"merge.{token}")
             for token, others in _parse_object(body.get("merge", {}), "merge").items()
         },
+        teach=parse_taught_words(_parse_object(body.get("teach", {}), "teach")),
     )
     if not policy.rules:
         raise ResourceError("it has no rules", "To remove a policy from an index: stair-es policy rollback", code="policy-empty")

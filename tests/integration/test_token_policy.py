@@ -32,10 +32,12 @@ from stair_es.cluster.documents.document import DocumentSettings, build_vector_f
 from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import IndexSpec, WriteTarget
+from stair_es.cluster.metadata.policy_state import PolicyState
 from stair_es.cluster.policy.manager import PolicyManager, PolicyTarget
 from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview, preview_changes
 from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
 from stair_es.errors import UsageError
+from stair_es.taught_words import TaughtWord
 from stair_es.token_policy import TokenPolicy
 
 if TYPE_CHECKING:
@@ -81,7 +83,22 @@ def draw_policy(rng: np.random.Generator) -> TokenPolicy:
     rename = {source: str(rng.choice(targets)) for source in sources[:2]}
     caps = [*targets[:2], *mixed[11:16]]
     return TokenPolicy(
-        mute=tuple(mixed[16:20]), cap={word: float(rng.random()) + 1e-3 for word in caps}, rename=rename, merge=merge
+        mute=tuple(mixed[16:20]),
+        cap={word: float(rng.random()) + 1e-3 for word in caps},
+        rename=rename,
+        merge=merge,
+        teach={word: draw_taught_word(word, rng) for word in ("windmill", "art nouveau", "kühlschrank")},
+    )
+
+
+def draw_taught_word(word: str, rng: np.random.Generator) -> TaughtWord:
+    tokens = rng.choice(WORDS, size=int(rng.integers(1, 20)), replace=False)
+    floor = float(rng.random())
+    return TaughtWord(
+        word=word,
+        tokens={str(token): int(rng.integers(1, 1001)) / 1000 for token in tokens},
+        floor=floor,
+        full=floor + float(rng.random()) * 5 + 0.01,
     )
 
 
@@ -140,7 +157,7 @@ class PolicyCluster(Cluster):
 
     def roll_back(self, limits: UpdateLimits = UNLIMITED, observe: Observe = ignore_progress) -> dict[str, Any]:
         with forward_messages(self.messages.append):
-            return dict(self.manager.rollback_policy(limits, observe))
+            return dict(self.manager.rollback_policy(limits, observe, taught_words=True))
 
     def preview_policy(self, policy: TokenPolicy | None) -> tuple[PolicyPreview, list[DocumentChange]]:
         self.client.indices.refresh(index=self.alias)
@@ -448,6 +465,65 @@ def test_parallel_build_inherits_the_policy(cluster: PolicyCluster) -> None:
         with expect_error("other-policy") as caught:
             cluster.open_index(first, model=model)
         assert "policy apply" in caught.value.remedy
+
+
+def test_builds_of_another_model_leave_taught_words_out(cluster: PolicyCluster) -> None:
+    """They come back if the new index is taught, and nothing else of the policy is lost."""
+    word = TaughtWord(word="pet", tokens={"cat": 1.0, "dog": 1.0}, floor=0.1, full=1.0, model="m-1")
+    muted = TokenPolicy(mute=("dog",))
+    both = muted.change_words({"pet": word})
+    live = cluster.open_with(CAT_AND_DOG, both)
+    assert cluster.read_stored()["1"]["tokens"] == {"cat": 0.5, "#pet": word.compute_weight(CAT_AND_DOG["1"])}
+    build = cluster.open_index(model="m-2")
+    assert build.policy == muted
+    assert any("pet" in message for message in cluster.messages)
+    with expect_error("taught-for-other-model"):
+        cluster.open_index(both, model="m-3")
+    cluster.write_vectors(CAT_AND_DOG, muted, to=build.name)
+    changed = cluster.apply_policy(TokenPolicy(cap={"cat": 0.25}))
+    assert {name: counts.changed for name, counts in changed.items()} == {live.name: 1, build.name: 1}
+    capped = TokenPolicy(cap={"cat": 0.25})
+    check_stored(cluster.read_stored(live.name), CAT_AND_DOG, capped.change_words({"pet": word}))
+    check_stored(cluster.read_stored(build.name), CAT_AND_DOG, capped)
+    assert [change for event in cluster.read_meta()["policy_history"] for change in event["changes"]] == [
+        "- mute dog",
+        "+ cap cat",
+    ]
+
+
+def test_words_that_are_taught_at_once_are_all_kept(cluster: PolicyCluster) -> None:
+    first, second = (TaughtWord(word=word, tokens={"cat": 1.0}, floor=0.1, full=1.0) for word in ("pet", "miez"))
+    cluster.open_with(CAT_AND_DOG)
+
+    class Slow(PolicyManager):
+        def list_targets(self) -> list[PolicyTarget]:
+            """List what is no longer true when it is used."""
+            targets = super().list_targets()
+            if "miez" not in (targets[0].state.policy or TokenPolicy()).teach:
+                cluster.manager.change_words({"miez": second}, [], UNLIMITED, ignore_progress)
+            return targets
+
+    Slow(cluster, cluster.alias).change_words({"pet": first}, [], UNLIMITED, ignore_progress)
+    check_stored(cluster.read_stored(), CAT_AND_DOG, TokenPolicy(teach={"pet": first, "miez": second}))
+    Slow(cluster, cluster.alias).change_words({}, ["pet"], UNLIMITED, ignore_progress)
+    check_stored(cluster.read_stored(), CAT_AND_DOG, TokenPolicy(teach={"miez": second}))
+    changes = [change for event in cluster.read_meta()["policy_history"] for change in event["changes"]]
+    assert changes == ["+ teach miez", "+ teach pet", "- teach pet"]
+
+
+def test_a_run_that_is_overtaken_takes_nothing_back(cluster: PolicyCluster) -> None:
+    first, second = (TaughtWord(word=word, tokens={"cat": 1.0}, floor=0.1, full=1.0) for word in ("pet", "miez"))
+    cluster.open_with(CAT_AND_DOG)
+
+    class Overtaken(PolicyManager):
+        def _check_unchanged(self, target: PolicyTarget, begun: PolicyState) -> None:
+            cluster.manager.change_words({"miez": second}, [], UNLIMITED, ignore_progress)
+            super()._check_unchanged(target, begun)
+
+    with expect_error("policy-changed-meanwhile"):
+        Overtaken(cluster, cluster.alias).change_words({"pet": first}, [], UNLIMITED, ignore_progress)
+    check_stored(cluster.read_stored(), CAT_AND_DOG, TokenPolicy(teach={"pet": first, "miez": second}))
+    assert "pending_operation" not in cluster.read_meta()["policy"]
 
 
 def test_build_started_during_an_apply_gets_the_policy(cluster: PolicyCluster) -> None:

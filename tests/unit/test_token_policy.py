@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from support.strategies import JSON_VALUES, build_vectors, mix_rarely
 
 from stair_es import SparseVector
 from stair_es.errors import ResourceError
+from stair_es.taught_words import TaughtWord
 from stair_es.token_policy import MIN_WEIGHT, TokenPolicy, load_policy, parse_policy
 
 WORDS = [*"abcdefghij", "", ".", "%", "##s", "a.b", "犬", "\ue000", "\U0001f600"]
@@ -53,6 +55,23 @@ def draw_policy(draw: st.DrawFn) -> TokenPolicy:
         cap={word: draw(WEIGHTS) for word, role in roles.items() if role == "cap"},
         rename={word: draw(targets) for word, role in roles.items() if role == "rename"},
         merge=merge,
+        teach={word: draw(draw_taught_word(word)) for word in draw(st.sets(st.sampled_from(("windmill", "art nouveau"))))},
+    )
+
+
+@st.composite
+def draw_taught_word(draw: st.DrawFn, word: str) -> TaughtWord:
+    steps = draw(st.dictionaries(st.sampled_from(WORDS), st.integers(1, 1000), min_size=1))
+    floor = draw(st.integers(0, 100)) / 100
+    return TaughtWord(
+        word=word,
+        tokens={token: count / 1000 for token, count in steps.items()},
+        floor=floor,
+        full=floor + draw(st.integers(1, 100)) / 100,
+        mode=draw(st.sampled_from(("replace", "add"))),
+        model=draw(st.sampled_from(("", "m-1"))),
+        yes=tuple(draw(st.lists(st.text("abc", min_size=1), max_size=2))),
+        precision=draw(st.none() | st.floats(0, 1)),
     )
 
 
@@ -63,7 +82,12 @@ def test_policies_keep_their_invariants(policy: TokenPolicy, before: SparseVecto
     assert applied.undo.restore(applied.vector) == before
     assert bool(applied.undo) == bool(applied.rules) == (applied.vector != before)
     assert set(applied.rules) <= set(policy.rules)
-    assert policy.apply(applied.vector).vector == applied.vector  # applied twice is applied once
+    for taught in policy.teach.values():
+        assert after.pop(taught.token, 0.0) == taught.compute_weight(before)
+    others = replace(policy, teach={})
+    once = others.apply(before).vector
+    assert once.to_dict() == after
+    assert others.apply(once).vector == once  # applied twice is applied once
     assert not set(after) & {*policy.mute, *policy.replacements}
     for word, weight in after.items():
         origins = [weights[w] for w in weights if policy.replacements.get(w, w) == word]
@@ -106,6 +130,17 @@ _RULES = {
     "cap": st.dictionaries(_TOKENS.filter(lambda token: isinstance(token, str)), mix_rarely(WEIGHTS, JSON_VALUES), max_size=3),
     "rename": st.dictionaries(st.sampled_from("abcdefgh"), _TOKENS, max_size=3),
     "merge": st.dictionaries(st.sampled_from("abcdefgh"), st.lists(_TOKENS, max_size=3), max_size=3),
+    "teach": st.dictionaries(
+        st.sampled_from(("a", "windmill")),
+        st.fixed_dictionaries(
+            {
+                "tokens": st.dictionaries(st.sampled_from("abc"), mix_rarely(st.just(0.5), JSON_VALUES), max_size=3),
+                "floor": mix_rarely(st.just(0.2), JSON_VALUES),
+                "full": mix_rarely(st.just(1.0), JSON_VALUES),
+            }
+        ),
+        max_size=2,
+    ),
 }
 _BODIES = st.fixed_dictionaries(
     {"stair_es_policy": mix_rarely(st.just(1), JSON_VALUES)},
@@ -132,6 +167,7 @@ def test_unnamed_files_use_their_file_name(tmp_path: Path) -> None:
     assert load_policy(file).name == "own"
 
 
+TAUGHT: dict[str, Any] = {"tokens": {"b": 0.5}, "floor": 0.2, "full": 1.0}
 INVALID_RULES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"mute": ["a", "a"]}, "policy-token-in-two-rules", ["mute[1]", "mute[0]"]),
     ({"rename": {"a": "a"}}, "policy-token-replaced-by-itself", ["rename.a"]),
@@ -163,6 +199,31 @@ INVALID_RULES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"muted": ["a"]}, "policy-unknown-rule", ["muted"]),
     ({"stair_es_policy": 2, "mute": ["a"]}, "policy-format-unknown", ["stair_es_policy"]),
     ({"stair_es_policy": True, "mute": ["a"]}, "policy-format-unknown", ["stair_es_policy"]),
+    ({"teach": []}, "policy-not-an-object", ["teach"]),
+    ({"teach": {"a": 1}}, "policy-not-an-object", ["teach.a"]),
+    ({"teach": {"a|b": TAUGHT}}, "not-a-teachable-word", ["a|b"]),
+    ({"teach": {"a": TAUGHT, "A": TAUGHT}}, "taught-word-twice", ["teach.A"]),
+    ({"teach": {"a": {**TAUGHT, "tokens": {}}}}, "taught-word-tokens", ["teach.a.tokens"]),
+    ({"teach": {"a": {**TAUGHT, "tokens": {f"t{i}": 1 for i in range(33)}}}}, "taught-word-tokens", ["teach.a.tokens"]),
+    ({"teach": {"a": {**TAUGHT, "tokens": {"b": -0.1}}}}, "taught-word-weight", ["teach.a.tokens.b"]),
+    ({"teach": {"a": {**TAUGHT, "tokens": {"b": 1.1}}}}, "taught-word-weight", ["teach.a.tokens.b"]),
+    ({"teach": {"a": {**TAUGHT, "precision": float("nan")}}}, "taught-word-range", ["teach.a.precision"]),
+    ({"teach": {"a": {**TAUGHT, "floor": 1}}}, "taught-word-range", ["teach.a"]),
+    ({"teach": {"a": {**TAUGHT, "full": float("inf")}}}, "taught-word-range", ["teach.a"]),
+    ({"teach": {"a": {**TAUGHT, "full": 1e300}}}, "taught-word-range", ["teach.a"]),
+    ({"teach": {"a": {**TAUGHT, "floor": float("nan")}}}, "taught-word-range", ["teach.a"]),
+    ({"teach": {"a": {**TAUGHT, "floor": 10**400}}}, "policy-weight-too-large", ["teach.a.floor"]),
+    ({"teach": {"a": {**TAUGHT, "mode": "merge"}}}, "taught-word-mode", ["teach.a.mode"]),
+    ({"teach": {"a": {**TAUGHT, "yes": "id"}}}, "taught-word-marks", ["teach.a.yes"]),
+    ({"teach": {"a": {**TAUGHT, "yes": ["id"] * 21}}}, "taught-word-marks", ["teach.a.yes"]),
+    ({"teach": {"a": {**TAUGHT, "no": ["i" * 513]}}}, "taught-word-marks", ["teach.a.no"]),
+    ({"teach": {"a": {**TAUGHT, "taught_at": "t" * 513}}}, "taught-word-field", ["teach.a.taught_at"]),
+    ({"teach": {"a": {**TAUGHT, "tokens": {"t" * 513: 1}}}}, "taught-word-tokens", ["teach.a.tokens"]),
+    ({"teach": {f"a{i}": TAUGHT for i in range(2001)}}, "too-many-taught-words", ["2,001"]),
+    ({"teach": {"a": {**TAUGHT, "model": 3}}}, "taught-word-field", ["teach.a.model"]),
+    ({"teach": {"a": {**TAUGHT, "weight": 3}}}, "taught-word-field", ["teach.a.weight"]),
+    ({"teach": {"a": TAUGHT}, "mute": ["a"]}, "taught-word-in-policy", ["teach.a", "mute[0]"]),
+    ({"teach": {"a": TAUGHT}, "rename": {"c": "#a"}}, "taught-word-in-policy", ["teach.a", "rename.c"]),
     ({}, "policy-empty", []),
     ({"mute": [], "merge": {"a": []}}, "policy-empty", []),
 ]

@@ -33,12 +33,19 @@ from stair_es.cluster.metadata.names import (
     make_index_name,
     make_write_alias,
 )
-from stair_es.cluster.metadata.policy_state import add_policy_to_body, check_policy_matches, parse_policy_state
+from stair_es.cluster.metadata.policy_state import (
+    add_policy_to_body,
+    check_policy_matches,
+    fetch_index_policy,
+    parse_policy_state,
+)
 from stair_es.errors import IndexMismatch
+from stair_es.taught_words import check_word_model
 from stair_es.token_policy import TokenPolicy
 
 logger = logging.getLogger(__name__)
 
+_MAX_NAMED_WORDS = 8
 _OTHER_NAME = "Choose another name with --index / STAIR_ES_INDEX."
 
 
@@ -57,19 +64,37 @@ def open_index(
         policy: Policy of a new index; None for the policy of the alias target, which a build inherits.
 
     Raises:
-        UsageError: If the alias name is invalid.
+        UsageError: If the alias name is invalid, or a word of the policy was taught from vectors of another model.
         IndexMismatch: If the name is used by something that stair-es didn't make, an unfinished build has another mapping, or the
             index has another policy than the requested one, contains texts instead of images or the reverse, or is closed.
     """
     check_alias_name(alias)
+    for word in policy.teach.values() if policy else ():
+        check_word_model(word, index_spec.model_id)
     full_body = add_index_meta(body, build_index_meta(index_spec, alias))
     target, reason = cluster.call(_try_open, cluster.client, alias, full_body, policy)
     if reason is not None:
         action = "building" if target.created else "resuming"
+        _warn_words_left_out(cluster, target, index_spec.model_id)
         logger.info("%s %s: %s %s; the alias is swapped when it is complete", target.replaces, reason, action, target.name)
     if not target.created:
         ensure_write_alias(cluster, target.name)
     return target
+
+
+def _warn_words_left_out(cluster: Cluster, target: WriteTarget, model_id: str) -> None:
+    """Warn that a build of another model doesn't inherit taught words."""
+    live_policy = fetch_index_policy(cluster, target.replaces) if target.replaces else None
+    words = set(live_policy.teach) - set(live_policy.select_words(model_id).teach) if live_policy else set()
+    if words:
+        logger.warning(
+            "%s doesn't get the taught words of %s, which were taught from vectors of another model: %s. "
+            "Export them before the alias is swapped (stair-es teach --export words.json), and teach them again from their "
+            "marks when it is complete (stair-es teach --refit words.json)",
+            target.name,
+            target.replaces,
+            ", ".join(sorted(words)[:_MAX_NAMED_WORDS]),
+        )
 
 
 def find_index(

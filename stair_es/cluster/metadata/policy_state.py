@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any, Literal
 
 from stair_es.cluster.client.cluster import Cluster
@@ -26,6 +27,7 @@ POLICY_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "policy_undo": {"type": "object", "enabled": False},
 }
 PolicyOperation = Literal["apply", "rollback"]
+_MAX_EVENTS, _MAX_NAMED_CHANGES = 50, 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,23 @@ def parse_policy_state(index: Mapping[str, Any], name: str) -> PolicyState:
     return PolicyState(policy=policy, pending_operation=meta.get("pending_operation"))
 
 
+def add_to_history(meta: Mapping[str, Any], before: TokenPolicy | None, after: TokenPolicy | None) -> dict[str, Any]:
+    """Return the history for `_meta.stair_es` with the rules that changed, if any did; the oldest events are dropped.
+
+    An event has the time, the digest of the new policy, and its changes: `+ mute cat`, `- teach windmill`.
+    """
+    old, new = ({} if policy is None else policy.describe_rules() for policy in (before, after))
+    changes = [f"- {rule}" for rule in old if rule not in new]
+    changes += [f"+ {rule}" for rule, value in new.items() if old.get(rule) != value]
+    if not changes:
+        return {}
+    more = [f"and {len(changes) - _MAX_NAMED_CHANGES:,} more"] if len(changes) > _MAX_NAMED_CHANGES else []
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    event = {"at": now, "digest": after and after.digest, "changes": [*changes[:_MAX_NAMED_CHANGES], *more]}
+    events = meta.get("policy_history")
+    return {"policy_history": [*(events[1 - _MAX_EVENTS :] if isinstance(events, list) else []), event]}
+
+
 def fetch_index_policy(cluster: Cluster, name: str) -> TokenPolicy | None:
     """Fetch the current policy of an index."""
     found = cluster.call(cluster.client.indices.get_mapping, index=name)
@@ -64,11 +83,15 @@ def fetch_index_policy(cluster: Cluster, name: str) -> TokenPolicy | None:
 
 
 def add_policy_to_body(body: Mapping[str, Any], policy: TokenPolicy | None) -> dict[str, Any]:
-    """Add a policy to the body of a new index: to `_meta`, and its fields to the mapping if they are missing."""
-    if policy is None:
-        return dict(body)
+    """Add a policy to the body of a new index: to `_meta`, and its fields to the mapping if they are missing.
+
+    Words that were taught from vectors of another model are left out: they mean nothing there.
+    """
     mappings = body["mappings"]
     meta, properties = mappings["_meta"], mappings.get("properties", {})
+    policy = select_policy(policy, meta["stair_es"]["model"])
+    if policy is None:
+        return dict(body)
     check_policy_fields(properties, "the mapping")
     own_meta = {**meta["stair_es"], "policy": PolicyState(policy=policy).to_json()}
     properties = {**properties, **list_missing_policy_fields(properties)}
@@ -102,9 +125,17 @@ def list_missing_policy_fields(properties: Mapping[str, Any]) -> dict[str, Any]:
     return {name: dict(spec) for name, spec in POLICY_FIELDS.items() if name not in properties}
 
 
+def select_policy(policy: TokenPolicy | None, model_id: str) -> TokenPolicy | None:
+    """Return a policy without words that were taught from vectors of another model; None if no rule is left."""
+    selected = policy and policy.select_words(model_id)
+    return selected if selected and selected.rules else None
+
+
 def check_policy_matches(requested: TokenPolicy | None, state: PolicyState, name: str, alias: str) -> None:
-    """Raise IndexMismatch if an ingest requests a policy that the index doesn't have."""
-    if requested is None or (state.policy and state.policy.digest == requested.digest):
+    """Raise IndexMismatch if an ingest requests a policy that the index doesn't have. It may have further taught words."""
+    if requested is None:
+        return
+    if state.policy and state.policy.digest == requested.keep_words(state.policy).digest:
         return
     has = f"the policy {state.policy.label}" if state.policy else "no policy"
     raise IndexMismatch(

@@ -7,9 +7,10 @@ second run sees the requested policy.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
@@ -24,10 +25,12 @@ from stair_es.cluster.metadata.index_metadata import (
 from stair_es.cluster.metadata.names import check_alias_name, make_build_alias_prefix
 from stair_es.cluster.metadata.policy_state import (
     PolicyState,
+    add_to_history,
     check_policy_fields,
     find_conflicting_field,
     list_missing_policy_fields,
     parse_policy_state,
+    select_policy,
 )
 from stair_es.cluster.policy.script import TokenFieldLayout, build_affected_query, build_policy_script
 from stair_es.cluster.policy.update_by_query import UpdateByQueryTask, UpdateLimits, UpdateProgress, check_script_support
@@ -35,6 +38,7 @@ from stair_es.cluster.token_index.index import get_token_index_state
 from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
 from stair_es.errors import ClusterError, IndexMismatch, UsageError
 from stair_es.retry import sleep_unless_cancelled
+from stair_es.taught_words import TaughtWord, check_word_model
 from stair_es.token_policy import TokenPolicy
 
 logger = logging.getLogger(__name__)
@@ -43,6 +47,9 @@ _MAX_STALLED_PASSES = 8
 """Consecutive passes that may change nothing because of concurrent writes to the same documents."""
 _MAX_FAILED = 10_000
 _META_ATTEMPTS = 5
+NO_FIELDS: Mapping[str, Any] = {}
+PolicyChange: TypeAlias = Callable[[TokenPolicy | None], TokenPolicy | None]
+"""Returns the policy that an index is to have, from the one that it has; applied twice, it returns the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +75,7 @@ class PolicyTarget:
     name: str
     identity: str
     """See `get_index_identity`."""
+    model: str
     state: PolicyState
     layout: TokenFieldLayout
     properties: Mapping[str, Any]
@@ -114,25 +122,68 @@ class PolicyManager:
     ) -> dict[str, PolicyRunResult]:
         """Apply `policy` to every document, or the policy recorded in the index; returns the result of each index.
 
+        The index keeps the taught words that `policy` doesn't have.
+
         Raises:
-            UsageError: If no policy is given, and the index has none.
+            UsageError: If no policy is given, and the index has none; or if a word was taught from vectors of another model.
             IndexMismatch: If documents have columns with the names of policy fields. Nothing was changed.
             UnsupportedTarget: If the cluster can't run the script. Nothing was changed.
             ClusterError: If it fails, or documents change faster than they can be updated. It can be repeated.
         """
         targets = self.list_targets()
-        policy = policy or targets[0].state.policy
-        if policy is None:
+        current = targets[0].state.policy
+        if policy is None and current is None:
             raise UsageError(f"{self.alias!r} has no policy", "Specify one: stair-es policy apply FILE", code="no-policy")
-        return self._update_targets(targets, policy, limits, progress)
 
-    def rollback_policy(self, limits: UpdateLimits, progress: Callable[[UpdateProgress], None]) -> dict[str, PolicyRunResult]:
+        def add_policy(current: TokenPolicy | None) -> TokenPolicy | None:
+            return policy.keep_words(current) if policy else current
+
+        return self._update_targets(targets, add_policy, limits, progress)
+
+    def change_words(
+        self,
+        taught: Mapping[str, TaughtWord],
+        forgotten: Collection[str],
+        limits: UpdateLimits,
+        progress: Callable[[UpdateProgress], None],
+    ) -> dict[str, PolicyRunResult]:
+        """Teach words to the index, or let it forget some; returns the result of each index.
+
+        Raises:
+            UsageError: If a word that is to be forgotten isn't taught.
+            StairError: As for `apply_policy`.
+        """
+        targets = self.list_targets()
+        current = targets[0].state.policy or TokenPolicy()
+        for word in forgotten:
+            if word not in current.teach:
+                raise UsageError(
+                    f"{self.alias!r} wasn't taught the word {word!r}",
+                    f"Its taught words: {', '.join(current.teach) or 'none'}.",
+                    code="not-a-taught-word",
+                )
+
+        def change(current: TokenPolicy | None) -> TokenPolicy | None:
+            policy = (current or TokenPolicy()).change_words(taught, forgotten)
+            return policy if policy.rules else None
+
+        return self._update_targets(targets, change, limits, progress)
+
+    def rollback_policy(
+        self, limits: UpdateLimits, progress: Callable[[UpdateProgress], None], *, taught_words: bool = False
+    ) -> dict[str, PolicyRunResult]:
         """Restore the original vector of every document exactly; returns the result of each index.
+
+        The tokens of taught words stay, unless they are taken back as well (`taught_words`).
 
         Raises:
             StairError: As for `apply_policy`.
         """
-        return self._update_targets(self.list_targets(), None, limits, progress)
+
+        def keep_words(current: TokenPolicy | None) -> TokenPolicy | None:
+            return TokenPolicy().keep_words(current) if current and current.teach and not taught_words else None
+
+        return self._update_targets(self.list_targets(), keep_words, limits, progress)
 
     def count_by_policy(self, target: PolicyTarget) -> dict[str, int]:
         """Count documents by the digest of the policy that changed them."""
@@ -152,18 +203,24 @@ class PolicyManager:
     def _update_targets(
         self,
         targets: list[PolicyTarget],
-        policy: TokenPolicy | None,
+        change: PolicyChange,
         limits: UpdateLimits,
         progress: Callable[[UpdateProgress], None],
     ) -> dict[str, PolicyRunResult]:
         """Update all targets, and list them again: a build may have started before `_meta` named the policy that it inherits."""
         check_script_support(self.cluster)
+        requested = change(targets[0].state.policy)
+        for word in requested.teach.values() if requested else ():
+            check_word_model(word, targets[0].model)
         results, identities = dict[str, PolicyRunResult](), dict[str, str]()
         while targets:
             for target in targets:
                 check_policy_fields(target.properties, f"index {target.name!r}")
             identities |= {target.name: target.identity for target in targets}
-            results |= {target.name: self._update_target(target, policy, limits, progress) for target in targets}
+            for target in targets:
+                policy, results[target.name] = self._update_target(target, change, limits, progress)
+                if len(results) == 1:  # of the alias target; builds are to have the same
+                    change = partial(_select_for_build, policy)
             targets = [target for target in self.list_targets() if target.name not in results]
         if get_token_index_state(self.cluster, self.alias).is_enabled:
             # Last: if a run ends before, the next run or an ingest finds and repairs the differences.
@@ -174,26 +231,46 @@ class PolicyManager:
         return results
 
     def _update_target(
-        self, target: PolicyTarget, policy: TokenPolicy | None, limits: UpdateLimits, progress: Callable[[UpdateProgress], None]
-    ) -> PolicyRunResult:
+        self, target: PolicyTarget, change: PolicyChange, limits: UpdateLimits, progress: Callable[[UpdateProgress], None]
+    ) -> tuple[TokenPolicy | None, PolicyRunResult]:
+        """Update one index; also returns its policy."""
         if operation := target.state.pending_operation:
             logger.warning("%s: an earlier %s has not finished; this run completes it", target.name, operation)
-        fields = list_missing_policy_fields(target.properties) if policy else {}
+        requested = select_policy(change(target.state.policy), target.model)
+        fields = list_missing_policy_fields(target.properties) if requested else {}
         task = UpdateByQueryTask(cluster=self.cluster, index=target.name, limits=limits, progress=progress)
         task.cancel_running()
-        task.check_supported(build_policy_script(policy, target.layout))
-        self._write_policy_state(target, PolicyState(policy=policy, pending_operation="apply" if policy else "rollback"), fields)
-        result = self._repeat_passes(task, policy, target.layout)
+        task.check_supported(build_policy_script(requested, target.layout))
+
+        def begin(state: PolicyState) -> PolicyState:
+            policy = select_policy(change(state.policy), target.model)
+            return PolicyState(policy=policy, pending_operation="apply" if policy else "rollback")
+
+        begun = self._write_policy_state(target, begin, fields)
+        result = self._repeat_passes(task, begun.policy, target.layout, partial(self._check_unchanged, target, begun))
         self.cluster.refresh(target.name)
         if not result.failed:
-            self._write_policy_state(target, PolicyState(policy=policy), {})
-        return result
+            self._write_policy_state(target, lambda state: replace(state, pending_operation=None) if state == begun else state)
+        return begun.policy, result
+
+    def _check_unchanged(self, target: PolicyTarget, begun: PolicyState) -> None:
+        """Raise ClusterError if another run has changed the policy: a further pass would take its changes back."""
+        found = self.cluster.call(self.cluster.client.indices.get_mapping, index=target.name)
+        if parse_policy_state(found[target.name], target.name).policy != begun.policy:
+            raise ClusterError(
+                f"another run has changed the policy of {target.name} in the meantime",
+                "Run `stair-es policy apply` to complete it.",
+                code="policy-changed-meanwhile",
+            )
 
     @staticmethod
-    def _repeat_passes(task: UpdateByQueryTask, policy: TokenPolicy | None, layout: TokenFieldLayout) -> PolicyRunResult:
+    def _repeat_passes(
+        task: UpdateByQueryTask, policy: TokenPolicy | None, layout: TokenFieldLayout, check_unchanged: Callable[[], None]
+    ) -> PolicyRunResult:
         """Repeat passes until one has no conflict: then every document has been updated in its latest version."""
         changed, stalled, failed, script = 0, 0, dict[str, str](), build_policy_script(policy, layout)
         while True:
+            check_unchanged()
             result = task.run_pass({"query": build_affected_query(policy, layout, failed), "script": script})
             changed += result.changed
             failed.update(result.failed)
@@ -216,30 +293,40 @@ class PolicyManager:
             if stalled:
                 sleep_unless_cancelled(0.1 * 2**stalled)
 
-    def _write_policy_state(self, target: PolicyTarget, state: PolicyState, fields: Mapping[str, Any]) -> None:
-        """Write the state to `_meta`, and check it.
+    def _write_policy_state(
+        self, target: PolicyTarget, change: Callable[[PolicyState], PolicyState], fields: Mapping[str, Any] = NO_FIELDS
+    ) -> PolicyState:
+        """Change the state in `_meta` until it is as wanted, and return it.
 
-        Each update replaces all of `_meta`, so a concurrent one may have reverted it.
+        Each update replaces all of `_meta`, so a concurrent one may have reverted it; what that one taught is kept.
         """
         name = target.name
         for _ in range(_META_ATTEMPTS):
             found = self.cluster.call(self.cluster.client.indices.get, index=name)
             check_index_identities({name: target.identity}, found)
-            if not fields and parse_policy_state(found[name], name) == state:
-                return
+            before = parse_policy_state(found[name], name)
+            state = change(before)
+            if not fields and before == state:
+                return state
             meta = found[name]["mappings"].get("_meta", {})
             own_meta = {key: value for key, value in meta.get("stair_es", {}).items() if key != "policy"}
             own_meta |= {"policy": state.to_json()} if state.to_json() else {}
+            own_meta |= add_to_history(own_meta, before.policy, state.policy)
             body = {"_meta": {**meta, "stair_es": own_meta}, **({"properties": dict(fields)} if fields else {})}
             self.cluster.call(self.cluster.client.indices.put_mapping, index=name, body=body)
             fields = {}
         raise ClusterError(f"another process keeps changing the _meta of {name}", "Run it again.", code="meta-keeps-changing")
 
 
+def _select_for_build(policy: TokenPolicy | None, _: TokenPolicy | None) -> TokenPolicy | None:
+    return policy
+
+
 def _build_target(name: str, index: Mapping[str, Any], max_clauses: int) -> PolicyTarget:
     return PolicyTarget(
         name=name,
         identity=get_index_identity(index),
+        model=str(get_index_meta(index).get("model", "")),
         state=parse_policy_state(index, name),
         layout=TokenFieldLayout.from_index(index, max_clauses),
         properties=index["mappings"].get("properties", {}),

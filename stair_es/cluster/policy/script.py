@@ -35,7 +35,7 @@ class TokenFieldLayout:
 
 def build_policy_script(policy: TokenPolicy | None, layout: TokenFieldLayout) -> dict[str, Any]:
     """Build the script that applies a policy to a document, or removes the applied one."""
-    policy_params: dict[str, Any] = {"digest": None, "replacements": {}, "mute": {}, "cap": {}}
+    policy_params: dict[str, Any] = {"digest": None, "replacements": {}, "mute": {}, "cap": {}, "teach": {}, "ranges": {}}
     if policy:
         policy_params = {
             "digest": policy.digest,
@@ -45,9 +45,18 @@ def build_policy_script(policy: TokenPolicy | None, layout: TokenFieldLayout) ->
             },
             "mute": {feature_names.escape_feature(token): True for token in policy.mute},
             "cap": {feature_names.escape_feature(token): max_weight for token, max_weight in policy.cap.items()},
+            "teach": {
+                feature_names.escape_feature(token): {_escape_word(policy, word): count for word, count in units.items()}
+                for token, units in policy.taught_units.items()
+            },
+            "ranges": {_escape_word(policy, name): list(word.range_units) for name, word in policy.teach.items()},
         }
     params = {**policy_params, "top_token_count": layout.top_token_count}
     return {"lang": "painless", "source": _load_script_source(), "params": params}
+
+
+def _escape_word(policy: TokenPolicy, word: str) -> str:
+    return feature_names.escape_feature(policy.teach[word].token)
 
 
 @cache

@@ -27,7 +27,7 @@ from stair_es.cluster.index.load_settings import relax_index_settings
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import WriteTarget
 from stair_es.cluster.metadata.names import check_alias_name
-from stair_es.cluster.metadata.policy_state import fetch_index_policy
+from stair_es.cluster.metadata.policy_state import fetch_index_policy, select_policy
 from stair_es.cluster.token_index.sync import reconcile_token_index
 from stair_es.config.defaults import DEFAULT_SINK
 from stair_es.config.settings import resolve_settings
@@ -78,6 +78,7 @@ class ClusterSinkSession(SinkSession):
     policy: TokenPolicy | None
     """Token policy of the index at the start of the run."""
     has_token_index: bool
+    model_id: str
 
     @property
     def _cluster(self) -> Cluster:
@@ -177,7 +178,8 @@ class ClusterSinkSession(SinkSession):
     def _explain_policy_difference(self, live: str) -> str:
         """Return why the policies forbid the swap: the searchable index has another token policy than the new one."""
         live_policy, new_policy = (fetch_index_policy(self._cluster, name) for name in (live, self.index))
-        if (live_policy and live_policy.digest) == (new_policy and new_policy.digest):
+        inherited = select_policy(live_policy, self.model_id)
+        if (inherited and inherited.digest) == (new_policy and new_policy.digest):
             return ""
         has = f"has the token policy {live_policy.label}" if live_policy else "has no token policy"
         return (
@@ -282,6 +284,7 @@ class _ResolvedPlan:
             last_writes=last_writes,
             policy=write_target.policy,
             has_token_index=self.token_index.is_enabled,
+            model_id=self.plan.index_spec.model_id,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ from stair_es.cluster.metadata.policy_state import (
 from stair_es.cluster.policy.script import TokenFieldLayout, build_affected_query, build_policy_script
 from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
 from stair_es.errors import IndexMismatch, ResourceError
+from stair_es.taught_words import TaughtWord
 from stair_es.token_policy import TokenPolicy
 
-POLICY = TokenPolicy(name="p", mute=("a.b",), cap={"": 0.5}, merge={"dog": ("100%",)})
+TAUGHT = TaughtWord(word="windmill", tokens={"a.c": 0.5, "tower": 1.0}, floor=0.25, full=1.0, model="m-1")
+POLICY = TokenPolicy(name="p", mute=("a.b",), cap={"": 0.5}, merge={"dog": ("100%",)}, teach={"windmill": TAUGHT})
 FEATURES = TokenFieldLayout(vector="rank_features", top_token_count=16, max_clauses=1024)
 
 
@@ -31,7 +34,7 @@ def make_index(settings: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def test_affected_documents_have_its_tokens_or_another_policy() -> None:
-    words = [{"rank_feature": {"field": f"tokens.{key}", "linear": {}}} for key in ("%", "100%25", "a%2Eb")]
+    words = [{"rank_feature": {"field": f"tokens.{key}", "linear": {}}} for key in ("%", "100%25", "a%2Eb", "a%2Ec", "tower")]
     assert build_affected_query(POLICY, FEATURES) == {
         "bool": {
             "filter": [{"bool": {"should": [{"exists": {"field": "policy"}}, *words], "minimum_should_match": 1}}],
@@ -47,7 +50,7 @@ def test_sparse_vector_query_clause() -> None:
     [either] = build_affected_query(POLICY, TokenFieldLayout(vector="sparse_vector", top_token_count=16, max_clauses=1024))[
         "bool"
     ]["filter"]
-    words = {"%": 1.0, "100%25": 1.0, "a%2Eb": 1.0}
+    words = {"%": 1.0, "100%25": 1.0, "a%2Eb": 1.0, "a%2Ec": 1.0, "tower": 1.0}
     assert either["bool"]["should"][1:] == [{"sparse_vector": {"field": "tokens", "query_vector": words, "prune": False}}]
 
 
@@ -63,11 +66,13 @@ def test_script_gets_escaped_tokens_or_none() -> None:
         "replacements": {"100%25": "dog"},
         "mute": {"a%2Eb": True},
         "cap": {"%": 0.5},
+        "teach": {"a%2Ec": {"#windmill": 500}, "tower": {"#windmill": 1000}},
+        "ranges": {"#windmill": [1_024_000, 4_096_000]},
         "top_token_count": 16,
     }
     assert build_policy_script(POLICY, FEATURES)["params"] == {"digest": POLICY.digest, **params}
-    none: dict[str, Any] = {"digest": None, "replacements": {}, "mute": {}, "cap": {}, "top_token_count": 16}
-    assert build_policy_script(None, FEATURES)["params"] == none
+    empty: dict[str, Any] = {name: {} for name in ("replacements", "mute", "cap", "teach", "ranges")}
+    assert build_policy_script(None, FEATURES)["params"] == {"digest": None, "top_token_count": 16, **empty}
     assert len(build_policy_script(POLICY, FEATURES)["source"]) < 65_535  # what a cluster takes
 
 
@@ -131,9 +136,8 @@ def test_conflicting_foreign_fields_are_rejected(field: dict[str, Any]) -> None:
 
 def test_an_ingest_requires_the_policy_of_the_index() -> None:
     check_policy_matches(None, PolicyState(policy=POLICY), "photos-1", "photos")
-    check_policy_matches(
-        POLICY, PolicyState(policy=TokenPolicy(name="q", mute=POLICY.mute, cap=POLICY.cap, merge=POLICY.merge)), "", ""
-    )
+    check_policy_matches(POLICY, PolicyState(policy=replace(POLICY, name="q")), "", "")
+    check_policy_matches(replace(POLICY, teach={}), PolicyState(policy=POLICY), "", "")
     for state in (PolicyState(), PolicyState(policy=TokenPolicy(mute=("x",))), PolicyState(pending_operation="rollback")):
         with expect_error("other-policy", IndexMismatch) as caught:
             check_policy_matches(POLICY, state, "photos-1", "photos")
