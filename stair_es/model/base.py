@@ -105,6 +105,8 @@ class ReadText:
     """Unknown word, in lower case -> what is searched instead: its translation or a similar spelling."""
     added: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Token that no photograph can carry -> tokens near to it that photographs can carry, nearest first; none if all are far."""
+    taught: Mapping[str, str] = field(default_factory=dict)
+    """Word or phrase that was taught, as it is written there -> a note for the user on where it comes from."""
 
 
 class Encoder(ABC):
@@ -176,6 +178,13 @@ class Encoder(ABC):
     def read_text(self, text: str) -> ReadText:
         """Return how `encode_texts` reads a text; by default as it is."""
         return ReadText(text=text)
+
+    def list_text_words(self, text: str, *, is_read: bool = False) -> dict[str, tuple[str, ...]]:
+        """Return the words of a text without stop words, each with its tokens, perhaps none.
+
+        The text is read by `read_text`, unless it was (`is_read`).
+        """
+        return {word: self.tokenize_word(word) for word in list_content_words(text if is_read else self.read_text(text).text)}
 
     @property
     def has_dense(self) -> bool:

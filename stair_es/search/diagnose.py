@@ -13,8 +13,8 @@ from stair_es.errors import QueryError
 from stair_es.feature_names import unescape_feature
 from stair_es.search.dsl.filters import build_text_clause
 from stair_es.search.options import SearchOptions, prune_vector
-from stair_es.search.query import CaptionWord, SearchQuery, join_pieces
-from stair_es.search.request import quantize_weight
+from stair_es.search.query import CaptionWord, SearchQuery, TokenGroup, join_pieces
+from stair_es.search.request import choose_min_weight, quantize_weight
 from stair_es.search.results import Hit, TokenContribution, build_document_filter, explain_score
 from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
@@ -126,7 +126,7 @@ def _list_failed_words(searcher: Searcher, query: SearchQuery, document: Hit) ->
     weights = _read_weights(document.source.get("tokens") or {})
 
     def has_word(word: CaptionWord) -> bool:
-        by_tokens = bool(word.tokens) and _has_tokens(word.tokens, weights, query.min_weight)
+        by_tokens = bool(word.tokens) and _has_tokens(word.tokens, weights, choose_min_weight(word.tokens, query))
         return by_tokens or searcher.is_match(document, build_text_clause(query.caption_field, word.text))
 
     yield from (f"it lacks the required word {word.text}" for word in query.required_words if not has_word(word))
@@ -137,8 +137,12 @@ def list_failed_tokens(query: SearchQuery, tokens: Mapping[str, float]) -> list[
     """List the required tokens that a document lacks, and the excluded tokens that it has."""
     weights, threshold = _read_weights(tokens), query.min_weight
     at_least = f" of {threshold:g} or more" if threshold else ""
-    missing = [group for group in query.required if not _has_tokens(group, weights, threshold)]
-    present = [group for group in query.excluded if _has_tokens(group, weights, threshold)]
+
+    def has_word(group: TokenGroup) -> bool:
+        return _has_tokens(group, weights, choose_min_weight(group, query))
+
+    missing = [group for group in query.required if not has_word(group)]
+    present = [group for group in query.excluded if has_word(group)]
     return [
         *(
             f"it lacks the required word {join_pieces(group)}{at_least} (weight {_get_lowest_weight(group, weights):g})"

@@ -12,6 +12,7 @@ from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import QueryError
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
+from stair_es.model.taught_encoder import teach_encoder
 from stair_es.search.diagnose import RankExplanation, explain_rank
 from stair_es.search.dsl.pagination import Cursor
 from stair_es.search.dsl.query_inputs import QueryInputs
@@ -122,7 +123,8 @@ class ImageSearch:
                 code="unsupported-query",
             )
         fields = self.searcher.list_search_fields(query.price_field)
-        return build_search_query(self.encoder, query, self._read_limits, fields=fields)
+        encoder = teach_encoder(self.encoder, self.searcher.info.taught_words)
+        return build_search_query(encoder, query, self._read_limits, fields=fields)
 
     def search(
         self, query: QueryLike, k: int = 10, *, after: Cursor | None = None, options: SearchOptions | None = None

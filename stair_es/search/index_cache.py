@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch, IndexNotFound, QueryError, StairError
+from stair_es.model.taught_encoder import teach_encoder
 from stair_es.search.dsl.select import select_query_type
 from stair_es.search.index_info import IndexInfo, fetch_index_info
 from stair_es.search.request import QueryPlan
@@ -74,6 +75,7 @@ def create_state_cache(cluster: Cluster, index: str, load_encoder: Callable[[Ind
             return previous
         has_same_model = previous is not None and previous.info.model == target.info.model
         encoder = previous.encoder if previous is not None and has_same_model else load_encoder(target.info)
+        encoder = teach_encoder(encoder, target.info.taught_words)
         try:
             target.info.check_model(encoder.model_id)
         except QueryError as error:

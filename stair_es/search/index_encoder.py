@@ -17,6 +17,7 @@ from stair_es.config.settings import Settings
 from stair_es.errors import ModelNotFetched, UnknownModel
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
+from stair_es.model.taught_encoder import teach_encoder
 from stair_es.search.index_info import IndexInfo, add_fit, fetch_index_info
 from stair_es.types import Backend, TextTower
 
@@ -36,6 +37,8 @@ def load_query_encoder(
     settings: Settings | None = None,
 ) -> Encoder:
     """Load the encoder for queries: the model that the user named, otherwise the one that the index names.
+
+    It knows the words that the index was taught.
 
     Args:
         info: The index info.
@@ -61,9 +64,9 @@ def load_query_encoder(
     )
     spec = add_fit(requested, info)
     if model_name:
-        return registry.load_encoder(spec)
+        return teach_encoder(registry.load_encoder(spec), info.taught_words)
     try:
-        return registry.load_local_encoder(spec)
+        return teach_encoder(registry.load_local_encoder(spec), info.taught_words)
     except (ModelNotFetched, UnknownModel) as error:
         problem = f"the index {index!r} was written with {info.model_name}, which isn't installed here"
         raise ModelNotFetched(

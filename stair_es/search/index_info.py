@@ -22,8 +22,9 @@ from stair_es.search.dsl.mapped_fields import MappedField, list_mapped_fields, s
 from stair_es.search.dsl.select import IndexFields
 from stair_es.search.dsl.understanding import NO_FIELDS, SearchFields
 from stair_es.search.query import CaptionWord, SearchQuery
+from stair_es.taught_words import TaughtWord
 from stair_es.token_policy import TokenPolicy
-from stair_es.types import RESIZE_MODE_CHOICES, ResizeMode, TextTower
+from stair_es.types import RESIZE_MODE_CHOICES, ResizeMode, SparseVector, TextTower
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
@@ -63,6 +64,16 @@ class IndexInfo:
     """The token policy, if it is the same in all indices."""
     has_thumbnails: bool = False
     """Whether documents of any index contain thumbnails."""
+
+    @property
+    def taught_words(self) -> Mapping[str, TaughtWord]:
+        """The taught words of its token policy."""
+        return self.policy.teach if self.policy else {}
+
+    def remove_taught_words(self, vector: SparseVector) -> SparseVector:
+        """Return the vector of a document without taught words: images are compared by what the model finds in them."""
+        taught = {word.token for word in self.taught_words.values()}
+        return SparseVector.from_pairs(pair for pair in vector if pair[0] not in taught)
 
     @cached_property
     def common_fields(self) -> IndexFields:

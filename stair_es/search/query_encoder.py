@@ -23,7 +23,7 @@ from stair_es.search.dsl.query_words import (
     find_rarest_word,
     list_named_words,
     list_part_tokens,
-    list_photo_remarks,
+    list_text_remarks,
     split_caption_words,
 )
 from stair_es.search.dsl.understanding import NO_FIELDS, SearchFields
@@ -103,7 +103,7 @@ def build_search_query(
         unknown_words=unknown_words,
         remarks=[
             *([] if inputs.literal else list_operator_remarks(inputs.query_string)),
-            *(remark for text in texts for remark in list_photo_remarks(encoder, text)),
+            *(remark for text in texts for remark in list_text_remarks(encoder, text)),
             *_list_word_remarks(encoder, word_conditions.get("excluded_words", ())),
         ],
     )
@@ -133,12 +133,12 @@ def _build_caption_query(
         text = inputs.caption
     elif not inputs.choose_caption_field(fields):
         return {}
-    replaced = encoder.read_text(text).replaced
+    read = encoder.read_text(text)
 
     def list_tokens(part: str) -> TokenGroup:
-        return () if inputs.has_images else list_part_tokens(encoder, part, replaced, policy)
+        return () if inputs.has_images else list_part_tokens(encoder, part, read.replaced, policy)
 
-    words = split_caption_words(text, inputs.parsed.phrases, unknown_words, list_tokens)
+    words = split_caption_words(text, (*inputs.parsed.phrases, *read.taught), unknown_words, list_tokens)
     if not words and not inputs.caption.strip():
         return {}
     return {
@@ -300,7 +300,8 @@ def _check_known_words(encoder: Encoder, texts: Sequence[str], vectors: Sequence
     suggestion = f"Did you mean {' or '.join(similar)}? " if similar else ""
     raise QueryError(
         f"the model {encoder.model_id} knows none of the words of {text!r}",
-        f'{suggestion}Describe in English what the image shows: "red car", "dog on a beach".',
+        f'{suggestion}Describe in English what the image shows ("red car", "dog on a beach"), or teach the index '
+        "the word from a few pictures: stair-es teach WORD --yes IMAGE ...",
         code="no-known-word",
     )
 

@@ -12,12 +12,15 @@ from typing import Any
 
 from stair_es.search.query import SearchQuery, TokenGroup
 from stair_es.search.request import SearchRequest, build_match_clause, build_token_clause, has_clauses
+from stair_es.taught_words import is_taught_token
 from stair_es.types import QueryType
 
 _MAX_AGE_S = 60.0
 _MAX_ANSWERS = 512
 _SCALE = 2.0**20
 """Factor of scores, so that what document-level security adds to them, 1 for each role, is less than a ten thousandth."""
+
+_OFFER = "; it can be taught from pictures that show it: stair-es teach"
 
 
 class QueryRefiner:
@@ -41,7 +44,9 @@ class QueryRefiner:
         if tokens and query.match_thresholds is not None:
             weight = self.find_largest_weight(tokens, build_request(query).query_type)
             if weight is not None and weight < query.match_thresholds.carried_weight:
-                remark = f"{word!r} is a word of this model, but no image here has more than {weight:.2f} of it"
+                is_taught = all(map(is_taught_token, tokens))
+                known = "was taught" if is_taught else "is a word of this model"
+                remark = f"{word!r} {known}, but no image here has more than {weight:.2f} of it" + ("" if is_taught else _OFFER)
                 written = [each.text for each in query.searched_words if each.tokens and {*each.tokens} <= {*tokens}]
                 query = replace(query, needed_words=(*query.needed_words, *(written or [word])), remarks=(*query.remarks, remark))
         colors = [condition for condition in query.conditions if condition.is_color]
@@ -59,6 +64,11 @@ class QueryRefiner:
             return None
         clauses = [build_token_clause((token,), query_type) for token in tokens]
         return self._find_best_score({"dis_max": {"queries": clauses}})
+
+    def forget_answers(self) -> None:
+        """Forget the answers of the cluster, after a change of the documents."""
+        with self._lock:
+            self._answers.clear()
 
     def has_field(self, name: str) -> bool:
         """Return whether a document has a field."""

@@ -15,6 +15,7 @@ from stair_es.search.dsl.pagination import SORT_ORDER, Cursor, validate_cursor
 from stair_es.search.dsl.select import build_sparse_query
 from stair_es.search.dsl.weights import SparseQuery
 from stair_es.search.query import EMPTY_VECTOR, CaptionWord, MatchCut, SearchQuery, TokenGroup
+from stair_es.taught_words import MATCH_WEIGHT, is_taught_token
 from stair_es.types import QueryType, SparseVector
 
 Clause = dict[str, Any]
@@ -213,8 +214,14 @@ def build_word_condition(word: CaptionWord, query: SearchQuery, query_type: Quer
     """Build a clause that matches documents with a word of `required_words` or `excluded_words`."""
     clauses = [build_text_clause(query.caption_field, word.text)]
     if word.tokens:  # an error by `impacts` for pieces of words, which it doesn't have
-        clauses.append(build_token_clause(word.tokens, query_type, min_weight=query.min_weight))
+        clauses.append(build_token_clause(word.tokens, query_type, min_weight=choose_min_weight(word.tokens, query)))
     return _build_any(clauses)
+
+
+def choose_min_weight(tokens: TokenGroup, query: SearchQuery) -> float:
+    """Choose the minimum weight of a required or excluded word: images have a taught word from the weight of a match."""
+    is_taught = len(tokens) == 1 and is_taught_token(tokens[0])
+    return query.min_weight or (MATCH_WEIGHT if is_taught else 0.0)
 
 
 def _build_any(clauses: Sequence[Clause]) -> Clause:
@@ -295,8 +302,8 @@ def _build_query(scoring: list[Clause], query: SearchQuery, query_type: QueryTyp
         raise QueryError(
             "the query is empty: no part of it has a weight", "Try other words, or a caption weight above 0.", code="query-empty"
         )
-    must = [build_token_clause(group, query_type, min_weight=query.min_weight) for group in query.required]
-    must_not = [build_token_clause(group, query_type, min_weight=query.min_weight) for group in query.excluded]
+    must = [build_token_clause(group, query_type, min_weight=choose_min_weight(group, query)) for group in query.required]
+    must_not = [build_token_clause(group, query_type, min_weight=choose_min_weight(group, query)) for group in query.excluded]
     must += [build_word_condition(word, query, query_type) for word in query.required_words]
     must_not += [build_word_condition(word, query, query_type) for word in query.excluded_words]
     filters: list[Mapping[str, Any]] = [*query.filters, *(condition.clause for condition in query.conditions), *must]

@@ -81,6 +81,10 @@ class QueryRunner:
         query_type = target.plan_query(options.query_type, self._list_plugins).query_type
         return self._refiner.find_largest_weight(tokens if policy is None else policy.replace_tokens(tokens), query_type)
 
+    def forget_answers(self) -> None:
+        """Forget what the index was asked, after a change of its documents."""
+        self._refiner.forget_answers()
+
     def search(
         self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
     ) -> SearchResult:

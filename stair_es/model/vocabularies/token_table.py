@@ -10,10 +10,11 @@ import gzip
 import math
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from stair_es.taught_words import TaughtWord, check_word_model
 from stair_es.types import SparseVector
 
 TABLE_FORMAT, TABLE_VERSION = "stair-es-table", "1"
@@ -66,6 +67,25 @@ class TokenTable:
         heaviest = sorted(largest.items(), key=lambda pair: (-pair[1], pair[0]))[: self.max_tokens]
         length = math.sqrt(sum(weight * weight for _, weight in heaviest))
         return SparseVector.from_pairs((token, round(weight / length, TABLE_DECIMALS)) for token, weight in heaviest)
+
+    def add_words(self, words: Iterable[TaughtWord]) -> TokenTable:
+        """Return the table with taught words, as heavy as the heaviest token. One that has a digit can't be looked up.
+
+        Raises:
+            UsageError: If a word was taught from vectors of another model.
+        """
+        heaviest = max((weight for row in self.rows.values() for _, weight in row), default=1)
+        rows = dict(self.rows)
+        for word in words:
+            check_word_model(word, self.model_id)
+            parts = split_words(word.word)
+            if parts and "." not in parts:
+                phrase = " ".join(parts)
+                is_other = phrase != word.word  # without its accents it may be another word
+                others = rows.get(phrase, ()) if is_other or word.mode == "add" else ()
+                rows[phrase] = ((word.token, heaviest), *others)
+        longest = max((len(phrase.split()) for phrase in rows), default=0)
+        return replace(self, rows=rows, max_words=max(self.max_words, longest))
 
     def list_lines(self) -> Iterator[str]:
         """List the lines of the file: a header of names and values, an empty line, and a line per phrase, in order."""

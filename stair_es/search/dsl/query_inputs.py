@@ -87,8 +87,7 @@ class QueryInputs:
         if not understanding.conditions or self.texts or self.has_images or self.choose_caption_field(fields):
             return understanding
         words = list(list_content_words(understanding.text))[:_MAX_READ_WORDS]
-        read = list_content_words(encoder.read_text(" ".join(words)).text)
-        return understanding if any(map(encoder.tokenize_word, read)) else as_words
+        return understanding if any(encoder.list_text_words(" ".join(words)).values()) else as_words
 
     @property
     def has_images(self) -> bool:

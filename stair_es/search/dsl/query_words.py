@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from stair_es.model.vocabularies.stop_words import list_content_words, load_stop_words
+from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.model.vocabularies.unknown_words import get_rarity
 from stair_es.search.query import CaptionWord, TokenGroup, list_word_parts
 
@@ -52,15 +52,15 @@ def list_part_tokens(encoder: Encoder, part: str, replaced: Mapping[str, str], p
 
     `replaced` are the words of the text for which the model reads others.
     """
-    words = list_content_words(" ".join(replaced.get(word, word) for word in part.split()))
-    groups = [encoder.tokenize_word(word) for word in words]
+    read = " ".join(replaced.get(word, word) for word in part.split())
+    groups = encoder.list_text_words(read, is_read=True).values()
     tokens = tuple(dict.fromkeys(token for group in groups for token in group)) if all(groups) else ()
     return tokens if policy is None else policy.replace_tokens(tokens)
 
 
 def list_named_words(encoder: Encoder, texts: Sequence[str], policy: TokenPolicy | None = None) -> list[TokenGroup]:
     """List the words of texts as tokens, without stop words; none if the model has no token for one of them."""
-    words = [encoder.tokenize_word(word) for text in texts for word in list_content_words(encoder.read_text(text).text)]
+    words = [tokens for text in texts for tokens in encoder.list_text_words(text).values()]
     if not all(words):
         return []
     return words if policy is None else list(map(policy.replace_tokens, words))
@@ -77,18 +77,22 @@ def find_rarest_word(encoder: Encoder, texts: Sequence[str], policy: TokenPolicy
 
 def list_word_tokens(encoder: Encoder, text: str) -> dict[str, TokenGroup]:
     """List the words of a text as the model reads it, without stop words, each with its tokens and those that are added to it."""
-    read = encoder.read_text(text)
-    tokens = {word: encoder.tokenize_word(word) for word in list_content_words(read.text)}
+    added = encoder.read_text(text).added
     return {
-        word: tuple(dict.fromkeys((*group, *(added for token in group for added in read.added.get(token, ())))))
-        for word, group in tokens.items()
+        word: tuple(dict.fromkeys((*group, *(other for token in group for other in added.get(token, ())))))
+        for word, group in encoder.list_text_words(text).items()
     }
 
 
-def list_photo_remarks(encoder: Encoder, text: str) -> list[str]:
-    """List for the user which words of a text no photograph can carry, and what is searched as well."""
-    added = list(encoder.read_text(text).added.items())[:_MAX_NAMED_TOKENS]
+def list_text_remarks(encoder: Encoder, text: str) -> list[str]:
+    """List for the user which words of a text were taught, which no photograph can carry, and what is searched as well."""
+    read = encoder.read_text(text)
+    added = list(read.added.items())[:_MAX_NAMED_TOKENS]
     return [
-        f"no photograph can carry {word!r}" + (f"; looked for {', '.join(tokens[:_MAX_NAMED_TOKENS])} as well" if tokens else "")
-        for word, tokens in added
+        *read.taught.values(),
+        *(
+            f"no photograph can carry {word!r}"
+            + (f"; looked for {', '.join(tokens[:_MAX_NAMED_TOKENS])} as well" if tokens else "")
+            for word, tokens in added
+        ),
     ]

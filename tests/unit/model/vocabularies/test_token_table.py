@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.errors import expect_error
 
 from stair_es.model.vocabularies.token_table import TokenTable, split_words, write_token_table
+from stair_es.taught_words import TaughtMode, TaughtWord
 from stair_es.types import SparseVector
 
 ROWS = {
@@ -60,6 +63,24 @@ def test_words_are_split(text: str, words: list[str]) -> None:
 )
 def test_the_longest_phrases_and_the_largest_weights_count(text: str, expected: SparseVector) -> None:
     assert TABLE.encode_text(text) == expected
+
+
+def test_taught_words_are_added() -> None:
+    modes: dict[str, TaughtMode] = {"art nouveau red van": "replace", "red": "add", "model 7": "replace"}
+    words = [
+        TaughtWord(word=word, tokens={"big": 1.0}, floor=0.1, full=1.0, model=TABLE.model_id, mode=mode)
+        for word, mode in modes.items()
+    ]
+    table = TABLE.add_words(words)
+    heaviest = max(weight for row in TABLE.rows.values() for _, weight in row)
+    assert table.max_words == 4
+    assert table.rows == {
+        **TABLE.rows,
+        "art nouveau red van": (("#art nouveau red van", heaviest),),
+        "red": (("#red", heaviest), *TABLE.rows["red"]),
+    }
+    with expect_error("taught-for-other-model"):
+        TABLE.add_words([replace(words[0], model="other-1")])
 
 
 def test_ties_are_cut_in_alphabetical_order() -> None:
