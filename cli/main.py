@@ -30,7 +30,6 @@ from .commands import (
     models,
     node,
     plan,
-    policy,
     search,
     serve,
     template,
@@ -40,6 +39,8 @@ from .commands import (
 from .commands.evaluate import commands as evaluate
 from .commands.evaluate import coverage
 from .commands.ingest import images, texts
+from .commands.policy import commands as policy
+from .commands.policy import teach
 from .options import config_file as settings
 from .options.decorator import prepare_command
 from .output.console import print_error, print_notice, set_log_format, translate_os_error
@@ -185,6 +186,7 @@ _register("search", search.search_command, WordsCommand)
 _register("explain", search.explain_command, WordsCommand)
 _register("inspect", inspect.inspect_command)
 _register("words", words.show_words_command)
+_register("teach", teach.teach_command, teach.TeachCommand)
 _register("serve", serve.serve_command)
 app.add_typer(dashboards.app, name="dashboards")
 _register("encode", encode.encode_command)

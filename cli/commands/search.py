@@ -316,6 +316,9 @@ def _print_query_notices(
     """Print which parts of a query are conditions, which words are unknown, and the remarks on it."""
     for notice in (*conditions, *unknown_words, *remarks):
         print_notice(str(notice))
+    missing = [each.word for each in unknown_words if not each.searched_for]
+    if missing:
+        print_notice(f"a word can be taught from pictures that show it: stair-es teach {shlex.quote(missing[0])} --yes IMAGE ...")
 
 
 def _print_removed_tokens(truncated: SparseVector, pruned: SparseVector, query_type: QueryType, limit: str) -> None:

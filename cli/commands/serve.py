@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
     from stair_es.telemetry.server import ServerTelemetry
     from stair_es.web.auth import AccessPolicy
+    from stair_es.web.coverage import CoverageReport
     from stair_es.web.encoding.service import EncodingTarget
 
 _ENV_SERVE_TOKEN = "STAIR_ES_SERVE_TOKEN"
 _ENV_ENCODER_TOKEN = "STAIR_ES_ENCODER_TOKEN"
 _ENCODER_PORT = 8078
 _MIN_TOKEN_LENGTH = 16
+_EXPOSED = {False: "see all images", True: "see all images and teach the index words"}
+"""Whether the page teaches -> what others could do without a token."""
 
 _Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for all interfaces.")]
 _NoToken = Annotated[bool, typer.Option("--no-token", help="Allow other machines to connect without a token.")]
@@ -82,6 +85,15 @@ _Coverage = Annotated[
         metavar="FILE",
     ),
 ]
+_Teach = Annotated[
+    bool,
+    typer.Option(
+        "--teach",
+        envvar="STAIR_ES_SERVE_TEACH",
+        show_envvar=True,
+        help="Allow the visitors to teach the index words from marked images. Requires permission to write.",
+    ),
+]
 _TokenFile = Annotated[Path | None, _define_token_file(_ENV_SERVE_TOKEN)]
 _RootPath = Annotated[str, _define_root_path("STAIR_ES_SERVE_ROOT_PATH")]
 _Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
@@ -128,6 +140,7 @@ def serve_command(
     title: _Title = "",
     price_field: shared.PriceFieldOption = DEFAULT_PRICE_FIELD,
     coverage: _Coverage = None,
+    teach: _Teach = False,
     root_path: _RootPath = "",
     open_: _Open = False,
     as_json: shared.JsonOption = False,
@@ -144,22 +157,20 @@ def serve_command(
     ```text
     stair-es serve --index photos --open --images ~/Pictures
     stair-es serve --host 0.0.0.0 --token-file /run/secrets/page --allow-host photos.example.org
-    stair-es serve --root-path /photos --allow-host example.org
     ```
 
-    Runs until you press Ctrl-C. By default only this machine can connect. The page only reads, so read permissions are enough.
+    Runs until you press Ctrl-C. By default only this machine can connect, and the page only reads.
     """
     _check_packages("serve")
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.telemetry.server import open_server_telemetry
     from stair_es.web.app import create_app, parse_root_path
     from stair_es.web.config import ServerConfig
-    from stair_es.web.coverage import read_coverage_report
     from stair_es.web.originals import AllowedRoots
     from stair_es.web.server import bind_socket, build_page_url, create_server
 
     token = _read_access_token(token_file, _ENV_SERVE_TOKEN)
-    policy = _build_access_policy(host, token, no_token, allow_host, exposed="see all images")
+    policy = _build_access_policy(host, token, no_token, allow_host, exposed=_EXPOSED[teach])
     with open_server_telemetry(metrics=metrics) as telemetry, bind_socket(host, port) as (listener, bound_port):
         config = ServerConfig(
             index=index,
@@ -167,7 +178,8 @@ def serve_command(
             roots=AllowedRoots.from_folders(images or []),
             title=title,
             price_field=price_field,
-            coverage=read_coverage_report(coverage) if coverage else None,
+            coverage=_read_coverage(coverage),
+            teach=teach,
             root_path=parse_root_path(root_path),
             hooks=telemetry.hooks,
             extra_routes=telemetry.routes,
@@ -317,6 +329,12 @@ def _parse_host_name(text: str) -> str:
             f"{text!r} is not a host name", "Write it as in a URL, without http:// and path.", code="invalid-host-name"
         )
     return name
+
+
+def _read_coverage(path: Path | None) -> CoverageReport | None:
+    from stair_es.web.coverage import read_coverage_report
+
+    return None if path is None else read_coverage_report(path)
 
 
 def _read_access_token(path: Path | None, variable: str) -> str:

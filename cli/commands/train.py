@@ -33,6 +33,12 @@ _Config = Annotated[
         exists=True, dir_okay=False, readable=True, metavar="CONFIG", help="Configuration file (TOML); see docs/training.md."
     ),
 ]
+_Words = Annotated[
+    Path | None,
+    typer.Option(
+        "--words", metavar="FILE", help="Taught words to add to --table, from `stair-es teach --export`.", dir_okay=False
+    ),
+]
 _Out = Annotated[
     Path | None,
     typer.Option(
@@ -185,6 +191,7 @@ def export_command(
             show_default="MODEL_ID.tsv.gz",
         ),
     ] = None,
+    words: _Words = None,
     as_json: shared.JsonOption = False,
 ) -> None:
     """Export a checkpoint as ONNX graphs, or a table for queries without a model.
@@ -205,10 +212,11 @@ def export_command(
     without a model at query time" describes the format, with code for Java, JavaScript and Python.
     """
     if table:
-        _export_table(model or DEFAULT_MODEL, out, as_json=as_json)
+        _export_table(model or DEFAULT_MODEL, out, words, as_json=as_json)
         return
-    if out is not None:
-        raise OptionConflict("--out is for --table: graphs are written into the folder of the checkpoint", "Leave out --out.")
+    if out is not None or words is not None:
+        name = "--out" if out is not None else "--words"
+        raise OptionConflict(f"{name} is for --table: graphs are written into the folder of the checkpoint", f"Leave out {name}.")
     if model is None:
         raise UsageError(
             "neither the folder of a checkpoint nor --table is given",
@@ -237,12 +245,16 @@ def _export_graphs(folder: Path, *, as_json: bool) -> None:
     print_plain(f"weights within {export.max_difference:.1e} of PyTorch's")
 
 
-def _export_table(name: str, out: Path | None, *, as_json: bool) -> None:
+def _export_table(name: str, out: Path | None, words: Path | None, *, as_json: bool) -> None:
     from stair_es.model.base import ModelSpec
     from stair_es.model.registry import resolve_model
     from stair_es.model.vocabularies.token_table import write_token_table
 
     table = resolve_model(ModelSpec(name=name, settings=config_file.get_config().settings)).build_text_table()
+    if words is not None:
+        from stair_es.teaching.word_file import load_words
+
+        table = table.add_words(load_words(words).values())
     path = out or Path(f"{table.model_id}.tsv.gz")
     try:
         size_bytes = write_token_table(table, path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -275,6 +276,12 @@ class TargetArguments:
     index: shared.IndexOption = DEFAULT_INDEX
     connection: ConnectionArguments
     encoder: EncoderArguments
+    local: Annotated[
+        Path | None,
+        define_option(
+            "local", "Words for this search alone, written by `stair-es teach --local`.", _QUERY, metavar="FILE", dir_okay=False
+        ),
+    ] = None
 
     def open_search(self, inputs: QueryInputs, limits: ReadLimits) -> tuple[SearchQuery, Searcher]:
         """Build the query of query inputs with the encoder of the index, and open a searcher for it."""
@@ -287,11 +294,15 @@ class TargetArguments:
     def open_searcher(self, retry: RetryPolicy | None = None) -> tuple[Encoder, Searcher]:
         """Load the encoder of the index, and open a searcher for it, by default without retries."""
         from stair_es.cluster.client.retry import NO_RETRY
+        from stair_es.model.taught_encoder import teach_encoder
         from stair_es.search.searcher import Searcher
+        from stair_es.teaching.word_file import load_words
 
+        words = load_words(self.local) if self.local else {}
         connection = resolve_connection(self.connection)
         encoder = self.encoder.load_online(connection, self.index)
-        return encoder, Searcher(connection, self.index, encoder.model_id, retry or NO_RETRY)
+        searcher = Searcher(connection, self.index, encoder.model_id, retry or NO_RETRY)
+        return teach_encoder(encoder, searcher.info.taught_words, words), searcher
 
 
 def parse_cursor(text: str) -> list[Any] | None:

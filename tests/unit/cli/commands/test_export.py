@@ -41,6 +41,7 @@ def test_other_models_have_no_table(tmp_path: Path) -> None:
         ([], "no-checkpoint-given", "--table"),
         (["nowhere"], "no-such-folder", "'nowhere'"),
         ([".", "--out", "graphs"], "option-conflict", "--out"),
+        ([".", "--words", "words.json"], "option-conflict", "--words"),
         (["--table", "--out", "nowhere/table.tsv"], "output-not-writable", "nowhere/table.tsv"),
     ],
 )

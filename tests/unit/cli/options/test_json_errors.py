@@ -48,6 +48,7 @@ FAILING = {
     "policy plan": ("file.toml",),
     "policy apply": PASSWORD,
     "policy rollback": PASSWORD,
+    "teach": PASSWORD,
 }
 NEVER_FAILING = {"config show", "doctor", "node status", "plugins", "template show"}
 """Commands that fail on wrong usage only, which is reported before they run; `doctor` reports what is wrong as its result."""

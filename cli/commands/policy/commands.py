@@ -13,11 +13,11 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import EXIT_PARTIAL_FAILURE
 
-from ..options import shared
-from ..options.connections import ConnectionArguments, open_cluster
-from ..options.decorator import prepare_command
-from ..output.bars import escape_control
-from ..output.console import emit_json, stdout
+from ...options import shared
+from ...options.connections import ConnectionArguments, open_cluster
+from ...options.decorator import prepare_command
+from ...output.bars import escape_control
+from ...output.console import emit_json, print_notice, stdout
 
 if TYPE_CHECKING:
     from stair_es.cluster.policy.manager import PolicyManager, PolicyRunResult
@@ -47,7 +47,7 @@ A policy is a JSON file: `{"stair_es_policy": 1, "mute": ["egyptian"], "cap": {"
 "merge": {"dog": ["dogs", "puppy"]}}`. To apply a policy to a new index, run `stair-es ingest --policy FILE`.""",
 )
 _FileArgument = typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="Policy file (JSON).")
-_RateOption = Annotated[
+RateOption = Annotated[
     float,
     typer.Option(
         "--requests-per-second",
@@ -56,7 +56,7 @@ _RateOption = Annotated[
         help="Maximum number of documents to update per second, to limit the load on the cluster; 0 for no limit.",
     ),
 ]
-_SlicesOption = Annotated[
+SlicesOption = Annotated[
     int, typer.Option("--slices", metavar="N", min=0, max=1024, help="Number of parallel slices; 0 uses one per shard.")
 ]
 
@@ -139,26 +139,21 @@ def plan_policy_command(
     from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview, add_change_sample, preview_changes
     from stair_es.token_policy import load_policy
 
-    from ..output.progress import show_document_progress
+    from ...output.progress import show_document_progress
 
     policy, preview, changes = load_policy(file), PolicyPreview(), list[DocumentChange]()
     ids_file = ids.open("w", encoding="utf-8") if ids else nullcontext()
     with _open_policy_run(index, connection) as manager, show_document_progress() as progress, ids_file as output:
         target = manager.list_targets()[0]
+        policy = policy.keep_words(target.state.policy)
         for change in preview_changes(manager.cluster, target, policy, preview, progress):
             add_change_sample(changes, change, samples)
             if output:
                 _write_change(output, change)
     if as_json:
-        emit_json(
-            {
-                "index": target.name,
-                "policy": policy.digest,
-                **vars(preview),
-                "rules": {rule: preview.rules[rule] for rule in policy.rules},
-                "samples": [{"id": c.id, "uri": c.uri, "tokens": c.token_changes} for c in changes],
-            }
-        )
+        counts = {**vars(preview), "rules": {rule: preview.rules[rule] for rule in policy.rules}}
+        shown = [{"id": c.id, "uri": c.uri, "tokens": c.token_changes} for c in changes]
+        emit_json({"index": target.name, "policy": policy.digest, **counts, "samples": shown})
     else:
         _print_plan(policy, preview, changes)
 
@@ -175,8 +170,8 @@ def apply_policy_command(
     *,
     index: shared.IndexOption = DEFAULT_INDEX,
     connection: ConnectionArguments,
-    requests_per_second: _RateOption = 0.0,
-    slices: _SlicesOption = 0,
+    requests_per_second: RateOption = 0.0,
+    slices: SlicesOption = 0,
     as_json: shared.JsonOption = False,
 ) -> None:
     """Apply a policy to all documents of an index, including those added later.
@@ -197,7 +192,7 @@ def apply_policy_command(
 
     policy = load_policy(file) if file else None
     with _open_policy_run(index, connection) as manager:
-        _run_update(partial(manager.apply_policy, policy), "applied", requests_per_second, slices, as_json)
+        run_update(partial(manager.apply_policy, policy), "applied", requests_per_second, slices, as_json)
 
 
 @app.command(name="rollback")
@@ -206,8 +201,11 @@ def rollback_policy_command(
     *,
     index: shared.IndexOption = DEFAULT_INDEX,
     connection: ConnectionArguments,
-    requests_per_second: _RateOption = 0.0,
-    slices: _SlicesOption = 0,
+    taught_words: Annotated[
+        bool, typer.Option("--taught-words", help="Take taught words back as well; `stair-es teach --export` saves them.")
+    ] = False,
+    requests_per_second: RateOption = 0.0,
+    slices: SlicesOption = 0,
     as_json: shared.JsonOption = False,
 ) -> None:
     """Remove the policy of an index, and restore the exact original vector of every document.
@@ -218,10 +216,17 @@ def rollback_policy_command(
     stair-es policy rollback --index photos
     ```
 
+    Taught words stay: `stair-es teach WORD --forget` takes one back, and --taught-words takes all.
+
     **Exit codes**: 0 on success; 3 if some documents failed; 1 if the run failed; 2 for a usage error.
     """
     with _open_policy_run(index, connection) as manager:
-        _run_update(manager.rollback_policy, "rolled back", requests_per_second, slices, as_json)
+        policy = manager.list_targets()[0].state.policy
+        if policy and policy.teach and not taught_words:
+            print_notice(f"{len(policy.teach):,} taught words stay; --taught-words takes them back as well")
+        run_update(
+            partial(manager.rollback_policy, taught_words=taught_words), "rolled back", requests_per_second, slices, as_json
+        )
 
 
 @contextmanager
@@ -232,10 +237,15 @@ def _open_policy_run(index: str, connection: ConnectionArguments) -> Iterator[Po
         yield PolicyManager(cluster, index)
 
 
-def _run_update(run: RunUpdate, verb: str, requests_per_second: float, slices: int, as_json: bool) -> None:
+def run_update(run: RunUpdate, verb: str, requests_per_second: float, slices: int, as_json: bool) -> None:
+    """Run an update of the documents with progress, and print its counts.
+
+    Raises:
+        typer.Exit: If documents failed.
+    """
     from stair_es.cluster.policy.update_by_query import UpdateLimits
 
-    from ..output.progress import show_document_progress
+    from ...output.progress import show_document_progress
 
     limits = UpdateLimits(requests_per_second=requests_per_second or -1.0, slices=slices)
     with show_document_progress() as progress:
@@ -258,7 +268,7 @@ def _print_rules(policy: TokenPolicy) -> None:
     """Print the rules of a policy, one line per kind."""
     replacements = [f"{source} -> {target}" for source, target in policy.replacements.items()]
     caps = [f"{token} {limit:g}" for token, limit in policy.cap.items()]
-    for kind, rules in (("become", replacements), ("mute", list(policy.mute)), ("cap", caps)):
+    for kind, rules in (("become", replacements), ("mute", [*policy.mute]), ("cap", caps), ("teach", [*policy.teach])):
         if rules:
             more = f", {len(rules) - _MAX_RULES:,} more" if len(rules) > _MAX_RULES else ""
             _print_line(f"  {kind:<7}{', '.join(map(escape_control, rules[:_MAX_RULES]))}{more}")

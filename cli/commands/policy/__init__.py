@@ -1,0 +1,1 @@
+"""`stair-es policy` and `stair-es teach`."""

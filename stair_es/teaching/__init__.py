@@ -1,0 +1,1 @@
+"""Teach an index words from marked pictures."""
