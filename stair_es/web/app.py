@@ -28,6 +28,7 @@ from stair_es.web.errors import ErrorResponse, RequestRejected, build_error_resp
 from stair_es.web.limits import ConcurrencyLimiter
 from stair_es.web.routes import PageRoutes
 from stair_es.web.search.service import SearchService
+from stair_es.web.search.teaching import TeachingService
 from stair_es.web.thumbnails import ThumbnailService
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
         logger.warning(difference)
     service, thumbnails = SearchService(config, cluster, states, limiter), ThumbnailService(config, cluster, limiter)
     encoding = EncodingService(config, follow_index(states, service.runner), limiter)
-    routes = [*PageRoutes(config, service, thumbnails).list_routes(), *EncodingRoutes(config, encoding).list_routes()]
+    teaching = TeachingService(config.index, cluster, states, service, limiter) if config.teach else None
+    routes = [*PageRoutes(config, service, thumbnails, teaching).list_routes(), *EncodingRoutes(config, encoding).list_routes()]
     return _build_app(config, routes, cluster.connection, policy, port)
 
 

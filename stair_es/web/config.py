@@ -87,3 +87,5 @@ class ServerConfig(AppConfig):
     """The field for prices in a query, such as `under 40`."""
     coverage: CoverageReport | None = None
     """What share of the searches of a log have a match, as `stair-es coverage` has measured it."""
+    teach: bool = False
+    """Whether the page may teach the index words, which changes it for everybody."""

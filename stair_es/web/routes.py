@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from msgspec import to_builtins
@@ -26,10 +26,13 @@ from stair_es.web.errors import RequestRejected
 from stair_es.web.hooks import ROUTE_PATTERN_KEY
 from stair_es.web.originals import DownloadResponse
 from stair_es.web.request_body import BodyReader, check_json_type, get_media_type
-from stair_es.web.search.params import SearchParams, parse_search_params
+from stair_es.web.search.params import parse_search_params
 from stair_es.web.search.serializers import LARGE_THUMBNAIL_PX, encode_json
 from stair_es.web.search.service import SearchService
+from stair_es.web.search.teaching import TeachingService, parse_forget_params, parse_teach_params
 from stair_es.web.thumbnails import ServedFile, ThumbnailService
+
+ParamsT = TypeVar("ParamsT")
 
 STATIC_DIR = Path(__file__).parent / "static"
 _BASE = '<base href="/">'
@@ -124,8 +127,11 @@ class PatternRoute(Route):
 class PageRoutes:
     """The routes of the page and its API."""
 
-    def __init__(self, config: ServerConfig, service: SearchService, thumbnails: ThumbnailService) -> None:
+    def __init__(
+        self, config: ServerConfig, service: SearchService, thumbnails: ThumbnailService, teaching: TeachingService | None
+    ) -> None:
         self._limits, self._hooks, self._service, self._thumbnails = config.limits, config.hooks, service, thumbnails
+        self._teaching = teaching
         self._files, self._body_reader = load_page_files(config.root_path), BodyReader(config.limits)
         self._coverage = _build_file(encode_json(to_builtins(config.coverage)), ".json") if config.coverage else None
 
@@ -144,6 +150,10 @@ class PageRoutes:
             PatternRoute("/api/facets", self._handle_facets, methods=["POST"], middleware=_COMPRESSED),
             PatternRoute("/api/image", self._handle_upload, methods=["POST"], middleware=_COMPRESSED),
             PatternRoute("/api/image/{id:path}", self._get_image, middleware=_COMPRESSED),
+            PatternRoute("/api/taught", self._list_taught_words, middleware=_COMPRESSED),
+            PatternRoute("/api/teach", self._preview_word, methods=["POST"], middleware=_COMPRESSED),
+            PatternRoute("/api/teach/apply", self._teach_word, methods=["POST"], middleware=_COMPRESSED),
+            PatternRoute("/api/teach/forget", self._forget_word, methods=["POST"], middleware=_COMPRESSED),
             PatternRoute("/thumb/{id:path}", self._get_thumbnail),
             PatternRoute("/original/{id:path}", self._get_original),
         ]
@@ -175,10 +185,10 @@ class PageRoutes:
         return await _respond_with_json(self._service.list_field_values, request.path_params["name"], prefix)
 
     async def _handle_search(self, request: Request) -> Response:
-        return await self._respond_to_params(request, self._service.search)
+        return await self._respond_to_body(request, parse_search_params, self._service.search)
 
     async def _handle_facets(self, request: Request) -> Response:
-        return await self._respond_to_params(request, self._service.count_facets)
+        return await self._respond_to_body(request, parse_search_params, self._service.count_facets)
 
     async def _handle_upload(self, request: Request) -> Response:
         media_type = get_media_type(request)
@@ -201,6 +211,25 @@ class PageRoutes:
             raise RequestRejected(404, "page not found", code="no-such-page")
         return await _respond_with_json(self._service.get_image, id_)
 
+    async def _list_taught_words(self, request: Request) -> Response:
+        return await _respond_with_json(self._get_teaching().list_words)
+
+    async def _preview_word(self, request: Request) -> Response:
+        return await self._respond_to_body(request, parse_teach_params, self._get_teaching().preview)
+
+    async def _teach_word(self, request: Request) -> Response:
+        return await self._respond_to_body(request, parse_teach_params, self._get_teaching().apply)
+
+    async def _forget_word(self, request: Request) -> Response:
+        return await self._respond_to_body(request, parse_forget_params, self._get_teaching().forget)
+
+    def _get_teaching(self) -> TeachingService:
+        if self._teaching is None:
+            raise RequestRejected(
+                404, "this page teaches no words", "Start the server with: stair-es serve --teach", code="teaching-disabled"
+            )
+        return self._teaching
+
     async def _get_thumbnail(self, request: Request) -> Response:
         id_, _ = _parse_id(request, "/thumb/")
         version, px = request.query_params.get("v", ""), request.query_params.get("px")
@@ -219,10 +248,12 @@ class PageRoutes:
         original = await run_in_threadpool(self._thumbnails.get_original, id_)
         return _respond_with_file(request, original, {**_REVALIDATE, **_INLINE})
 
-    async def _respond_to_params(self, request: Request, handle: Callable[[SearchParams], dict[str, Any]]) -> Response:
+    async def _respond_to_body(
+        self, request: Request, parse: Callable[[bytes], ParamsT], handle: Callable[[ParamsT], dict[str, Any]]
+    ) -> Response:
         check_json_type(request)
         async with self._body_reader(request, self._limits.body_bytes) as body:
-            return await _respond_with_json(handle, parse_search_params(body))
+            return await _respond_with_json(handle, parse(body))
 
 
 async def _respond_with_json(handle: Callable[..., dict[str, Any]], *arguments: object) -> Response:

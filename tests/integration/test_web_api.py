@@ -78,6 +78,7 @@ def test_about(page: PageClient, corpus: Corpus) -> None:
         "max_upload_bytes": 20 * 1024 * 1024,
         "policy": None,
         "coverage": False,
+        "teach": False,
     }
     types = {entry["name"]: (entry["type"], entry["label"]) for entry in fields}
     assert (types["width"], types["taken_at"]) == (("integer", "Width"), ("date", "Taken"))

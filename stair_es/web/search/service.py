@@ -63,7 +63,7 @@ class SearchService:
     ) -> None:
         self._config, self._cluster, self._states, self._limiter = config, cluster, states, limiter
         self._lock = threading.Lock()
-        self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
+        self._texts: LRUCache[tuple[str, str, str], SparseVector] = LRUCache(512)
         self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
         self._facts = ContentFacts(self._send)
         self._hit_fields = [*HIT_FIELDS, config.price_field]
@@ -83,6 +83,7 @@ class SearchService:
             "max_upload_bytes": self._config.limits.upload_bytes,
             "policy": state.info.policy.label if state.info.policy else None,
             "coverage": self._config.coverage is not None,
+            "teach": self._config.teach,
             "fields": list_field_facts(state.info),
             "orders": list_orders(
                 list_facet_fields(state.info.mapped_fields), self._facts.get_profiles(state.info), self._config.price_field
@@ -138,7 +139,7 @@ class SearchService:
             reason = explain_no_hits(query, lambda other: self.runner.count(state, other, options))
             result = replace(result, remarks=(*([reason] if reason else []), *result.remarks))
         described = serializers.serialize_query(query.tokens, inputs.required_words, inputs.excluded_words)
-        hits = self._serialize_hits(state, result.hits, params.method, query.vector)
+        hits = self.serialize_hits(state, result.hits, params.method, query.vector)
         return serializers.serialize_page(described, hits, result, params.method), {hit.index for hit in result.hits}
 
     def _browse_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
@@ -153,7 +154,7 @@ class SearchService:
             return parse_browsing_response(self._send({**request.body, "_source": self._hit_fields}), request)
 
         result = collect_pictures(fetch, params.k, params.after)
-        hits = self._serialize_hits(state, result.hits, params.method, EMPTY_VECTOR)
+        hits = self.serialize_hits(state, result.hits, params.method, EMPTY_VECTOR)
         described = serializers.serialize_query((), params.require, params.exclude)
         return serializers.serialize_page(described, hits, result, params.method), {hit.index for hit in result.hits}
 
@@ -175,10 +176,11 @@ class SearchService:
 
     def _find_neighbors(self, state: IndexState, id_: str, k: int) -> tuple[dict[str, Any], set[str]]:
         image = self._get_stored_image(state, id_)
-        if not len(image.vector):
+        vector = state.info.remove_taught_words(image.vector)
+        if not len(vector):
             return {"hits": [], "duplicates": []}, {image.index}
         params = SearchParams(k=k + 1)  # one picture more: its own copies, which are left out
-        query = SearchQuery(vector=image.vector, filters=[{"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}])
+        query = SearchQuery(vector=vector, filters=[{"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}])
         source = {**image.source, "tokens": {escape_feature(token): weight for token, weight in image.vector}}
         found = self.runner.search(state, query, params.k, None, build_search_options(params)).hits
         copies: list[Hit] = []
@@ -186,7 +188,7 @@ class SearchService:
         for hit in found:
             (copies if is_same_picture(source, hit.source) else others).append(hit)
         answer = {
-            "hits": self._serialize_hits(state, others[:k], params.method, query.vector),
+            "hits": self.serialize_hits(state, others[:k], params.method, query.vector),
             "duplicates": serializers.serialize_duplicates(copy for hit in copies for copy in (hit, *hit.duplicates)),
         }
         return answer, {image.index, *(hit.index for hit in found)}
@@ -196,21 +198,23 @@ class SearchService:
         image = self._get_stored_image(state, params.similar_to) if params.similar_to and not by_caption else None
         filters = build_filters(params.filters, params.filter, state.info.mapped_fields)
         state.info.check_filter_fields(filters)  # here, too, so that no text is encoded for a filter that can't be sent
-        inputs = build_query_inputs(params, image.vector if image else None, filters)
+        inputs = build_query_inputs(params, state.info.remove_taught_words(image.vector) if image else None, filters)
         if by_caption:
             fields = SearchFields(text=self.runner.choose_caption_field(state))
         else:
             fields = self.runner.list_search_fields(state, self._config.price_field)
         if by_caption and not fields.text:
             raise QueryError("no image of this index has a caption to search", "Rank by words.", code="no-captions")
-        query = build_search_query(state.encoder, inputs, fields=fields, policy=state.info.policy, encode_text=self._encode_text)
+        encode_text = partial(self._encode_text, state)
+        query = build_search_query(state.encoder, inputs, fields=fields, policy=state.info.policy, encode_text=encode_text)
         if by_caption:
             return inputs, replace(query, caption_words=(), remarks=list_operator_remarks(params.text))
         return inputs, self.runner.refine_query(state, query, build_search_options(params))
 
-    def _serialize_hits(
+    def serialize_hits(
         self, state: IndexState, hits: Sequence[Hit], method: SearchMethod, vector: SparseVector
     ) -> list[dict[str, Any]]:
+        """Serialize hits; `vector` is that of the query, for the method `bag`."""
         price_field = state.info.list_search_fields(self._config.price_field).price
         return [
             serializers.serialize_hit(
@@ -229,8 +233,8 @@ class SearchService:
         has_thumbnail = state.info.has_thumbnails or bool(self._config.roots)
         return serializers.build_image_links(id_, source.get("fingerprint"), has_thumbnail, has_original)
 
-    def _encode_text(self, encoder: Encoder, text: str) -> SparseVector:
-        key = (encoder.model_id, text)
+    def _encode_text(self, state: IndexState, encoder: Encoder, text: str) -> SparseVector:
+        key = (encoder.model_id, state.info.policy.digest if state.info.policy else "", text)
         with self._lock:
             vector = self._texts.get(key)
         if vector is None:

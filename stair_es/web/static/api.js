@@ -39,6 +39,18 @@ export const getImage = (id, signal) => request(`api/image/${encodeURIComponent(
 /** @param {string} id @param {number} k @param {AbortSignal} [signal] @returns {Promise<NeighborsResponse>} */
 export const findNeighbors = (id, k, signal) => request(`api/image/${encodeURIComponent(id)}/neighbors?k=${k}`, { signal });
 
+/** @returns {Promise<{words: TaughtWord[]}>} */
+export const listTaughtWords = () => request("api/taught");
+
+/** @param {object} body @param {AbortSignal} signal @returns {Promise<TeachPreviewResponse>} */
+export const previewWord = (body, signal) => post("api/teach", body, signal);
+
+/** @param {object} body @returns {Promise<TeachResult>} */
+export const teachWord = (body) => post("api/teach/apply", body);
+
+/** @param {string} word @returns {Promise<TeachResult>} */
+export const forgetWord = (word) => post("api/teach/forget", { word });
+
 /**
  * The token weights of a picture, which the server doesn't store.
  * @param {Blob} blob @returns {Promise<{tokens: TokenWeight[], thumbnail: string}>}
@@ -46,7 +58,8 @@ export const findNeighbors = (id, k, signal) => request(`api/image/${encodeURICo
 export const encodeImage = (blob) =>
   request("api/image", { method: "POST", body: blob, headers: { "Content-Type": blob.type || "image/jpeg" } });
 
-function post(/** @type {string} */ path, /** @type {object} */ body, /** @type {AbortSignal | undefined} */ signal) {
+/** @param {string} path @param {object} body @param {AbortSignal} [signal] */
+function post(path, body, signal) {
   return request(path, {
     method: "POST",
     body: JSON.stringify(body),

@@ -12,7 +12,7 @@ import {
   setText,
   setValue,
 } from "./dom.js";
-import { formatWeight, pluralize } from "./format.js";
+import { formatToken, formatWeight, pluralize } from "./format.js";
 import { createThumbnail, renderScoreBar } from "./hit-card.js";
 import { getHitId } from "./hit-list.js";
 import { createMethodSelect } from "./method-select.js";
@@ -103,7 +103,7 @@ function createRow({ id, name, thumbnail }, otherSide) {
     setText(rankText, String(item.rank));
     setText(score, formatWeight(item.hit.score));
     renderScoreBar(scoreBar, item.hit, item.getHue, item.maxScore);
-    setText(tokens, shown.map(({ token }) => escapeControls(token)).join(", "));
+    setText(tokens, shown.map(({ token }) => formatToken(token)).join(", "));
     renderMove(move, item, otherSide);
   };
   return { element, update };

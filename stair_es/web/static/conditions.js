@@ -1,7 +1,7 @@
 // The conditions of a query in readable form: fields by their labels, values with their units.
 
 import { escapeControls, h } from "./dom.js";
-import { capitalize, renderColor, renderToken, shortenPath } from "./format.js";
+import { capitalize, formatToken, renderColor, renderToken, shortenPath } from "./format.js";
 import { MATCH_ALL_FIELDS, quotePart, setFilter, setFilterQuery, toggleExcluded, toggleRequired } from "./query.js";
 
 const BYTE_UNITS = ["B", "kB", "MB", "GB", "TB"];
@@ -84,10 +84,10 @@ export function listConditions(query, about, understood) {
     ),
     ...(filter ? [build("where", "", filter, [h("code", {}, filter)], (current) => setFilterQuery(current, ""))] : []),
     ...query.require.map((token) =>
-      build("must have", token, escapeControls(token), [renderToken(token)], (current) => toggleRequired(current, token, true)),
+      build("must have", token, formatToken(token), [renderToken(token)], (current) => toggleRequired(current, token, true)),
     ),
     ...query.exclude.map((token) =>
-      build("not", token, escapeControls(token), [renderToken(token)], (current) => toggleExcluded(current, token, true)),
+      build("not", token, formatToken(token), [renderToken(token)], (current) => toggleExcluded(current, token, true)),
     ),
   ];
 }

@@ -1,8 +1,8 @@
 // The page without hits: where to start, and what to try if nothing was found.
 
 import { listConditions } from "./conditions.js";
-import { createButton, escapeControls, h } from "./dom.js";
-import { pluralize, renderToken } from "./format.js";
+import { createButton, h } from "./dom.js";
+import { formatToken, pluralize, renderToken } from "./format.js";
 import { clearConditions, hasRanking, resetTokens, setQueryText, setSort, toggleRequired } from "./query.js";
 
 const EXAMPLE_COUNT = 16;
@@ -73,7 +73,7 @@ export function renderNoResults(query, response, app, updateQuery) {
 }
 
 function formatReason(/** @type {string[]} */ required, /** @type {number} */ suggestionCount) {
-  const quoted = required.map((token) => `“${escapeControls(token)}”`);
+  const quoted = required.map((token) => `“${formatToken(token)}”`);
   if (quoted.length > 1)
     return `No image has all of the required words ${quoted.slice(0, -1).join(", ")} and ${quoted.at(-1)}. Try`;
   if (!suggestionCount)
@@ -92,7 +92,7 @@ function suggestUpdates(query, { required, conditions }, about) {
   /** @type {[string, QueryUpdate][]} */
   const suggestions = [
     ...typed.map((token) =>
-      buildSuggestion(`must have ${escapeControls(token)}`, (current) => toggleRequired(current, token, true)),
+      buildSuggestion(`must have ${formatToken(token)}`, (current) => toggleRequired(current, token, true)),
     ),
     ...listConditions(query, about, conditions).map(({ kind, text, remove }) => buildSuggestion(`${kind} ${text}`, remove)),
   ];

@@ -4,9 +4,16 @@ import { escapeControls, h } from "./dom.js";
 
 const HUE_COUNT = 8;
 
-/** A token; the mark of a continuation (`##by`) is dimmed. @param {string} token */
+/** Whether it is the token of a taught word: `#windmill`. @param {string} token */
+const isTaught = (token) => /^#[^#]/.test(token);
+
+/** A token as text. @param {string} token */
+export const formatToken = (token) => (isTaught(token) ? `${escapeControls(token.slice(1))} (taught)` : escapeControls(token));
+
+/** A token; the mark of a continuation (`##by`) or of a taught word is dimmed. @param {string} token */
 export function renderToken(token) {
   const text = escapeControls(token);
+  if (isTaught(token)) return h("bdi", { class: "word" }, text.slice(1), h("span", { class: "piece taught" }, " (taught)"));
   if (text.startsWith("##") && text.length > 2)
     return h("bdi", { class: "word" }, h("span", { class: "piece" }, "##"), text.slice(2));
   return h("bdi", { class: "word" }, text.trim() ? text : `"${text}"`);

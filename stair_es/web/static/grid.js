@@ -40,8 +40,8 @@ const isNearScreen = (/** @type {DOMRect} */ box) =>
  * @param {Element} grid @param {string} key
  */
 export function moveGridFocus(grid, key) {
-  /** @type {HTMLElement[]} */
-  const links = [...grid.querySelectorAll(LINK_SELECTOR)].filter((link) => link instanceof HTMLElement);
+  const all = /** @type {NodeListOf<HTMLElement>} */ (grid.querySelectorAll(LINK_SELECTOR));
+  const links = [...all].filter((link) => link.checkVisibility());
   const focused = document.activeElement?.closest("[data-id]")?.querySelector("a.name, a.picture:not([tabindex])");
   const index = links.indexOf(/** @type {HTMLElement} */ (focused));
   const target = index < 0 ? links[0] : findNeighbor(links, index, key);

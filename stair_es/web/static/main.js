@@ -12,6 +12,7 @@ import { Router } from "./router.js";
 import { buildCompareHref } from "./routes.js";
 import { SearchView } from "./search-view.js";
 import { listenForShortcuts } from "./shortcuts.js";
+import { TeachMode } from "./teach-mode.js";
 
 const MIB = 1024 ** 2;
 const THEME_KEY = "stair-es-theme";
@@ -32,7 +33,12 @@ const app = {
   getImage: (id) => images.get(id),
   rememberImages,
   getHitSequence: () => views.search.getHitSequence(),
+  get teach() {
+    return teach;
+  },
+  searchAgain,
 };
+const teach = new TeachMode(app);
 const views = {
   search: new SearchView(app),
   image: new ImageView(app),
@@ -80,6 +86,7 @@ function renderHeader() {
     else if (link.dataset.nav === "coverage") link.hidden = !app.about?.coverage;
     setProps(link, { "aria-current": link.dataset.nav === router.route.view ? "page" : null });
   }
+  teach.update(app.about?.teach ?? false, router.route.view === "search");
   renderChips();
 }
 
@@ -179,6 +186,13 @@ async function searchByImage(/** @type {Blob} */ blob) {
   }
 }
 
+/** Searches again after a change of the index, for another text if one is given. @param {string} [text] */
+function searchAgain(text) {
+  views.search.forgetAnswers();
+  app.navigate({ view: "search", query: text === undefined ? getQuery() : { ...EMPTY_QUERY, text } });
+  loadAbout();
+}
+
 /** Loads the facts about the server, and words to try; after a failure it is requested again with the next step. */
 async function loadAbout() {
   isAboutLoading = true;
@@ -202,6 +216,7 @@ function closeOrGoBack() {
   const focused = document.activeElement;
   if (drawer.isOpen()) drawer.setOpen(false);
   else if (focused instanceof HTMLInputElement) focused.blur();
+  else if (teach.hidePreview()) return true;
   else if (router.route.view !== "image") return false;
   else if (zoom.isZoomed()) zoom.reset();
   else router.goBackToSearch();
@@ -256,6 +271,9 @@ getById("choose").append(createIcon("picture"));
 getById("copy").append(createIcon("link"));
 getById("help").append(createIcon("help"));
 main.replaceChildren(...Object.values(views).map(({ element }) => element));
+main.after(teach.element);
+views.search.layout.results.prepend(teach.preview.element);
+views.search.layout.status.element.append(teach.opener);
 getById("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   app.navigate({ view: "search", query: setQueryText(getQuery(), searchBox.value.trim()) });

@@ -30,7 +30,7 @@ export function renderError(error, retry) {
 }
 
 /** Shows a note for a few seconds. @param {string} text @param {Node | null} action */
-function showNote(text, action = null) {
+export function showNote(text, action = null) {
   const note = h(
     "div",
     { class: "note" },

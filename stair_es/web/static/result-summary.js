@@ -15,11 +15,16 @@ export function formatMatchCount(query, { strong, total, hasMore }) {
   return `${hasMore ? "more than " : ""}${pluralize(strong, "match", "matches")}`;
 }
 
+/** A remark about a word that pictures here don't have, though the model knows it. */
+const MISSING_WORD = /^no photograph can carry '(.+?)'|^'(.+?)' is a word of this model, but no image/;
+/** A query whose word is the missing one, though the remark may name another form of it. */
+const SINGLE_WORD = /^\p{L}[\p{L}\p{N}'’-]*$/u;
+
 /**
  * Notes above the hits: unknown words with similar ones, and remarks about the interpretation of the query.
- * @param {Query} query @param {SearchResponse} response
+ * @param {Query} query @param {SearchResponse} response @param {Teach | null} teach
  */
-export function renderNotes(query, { unknown_words, remarks }) {
+export function renderNotes(query, { unknown_words, remarks }, teach) {
   const unknown = (unknown_words ?? []).map(({ word, suggestions, searched_for }) =>
     h(
       "li",
@@ -31,9 +36,21 @@ export function renderNotes(query, { unknown_words, remarks }) {
         renderReplacement(query, word, other),
       ]),
       suggestions.length ? "?" : null,
+      renderOffer(word, teach),
     ),
   );
-  return [...unknown, ...(remarks ?? []).map((remark) => h("li", {}, capitalize(escapeControls(remark))))];
+  const others = (remarks ?? []).map((remark) => {
+    const missing = MISSING_WORD.exec(remark);
+    const word = missing && (SINGLE_WORD.exec(query.text.trim())?.[0] ?? missing[1] ?? missing[2]);
+    return h("li", {}, capitalize(escapeControls(remark)), word && renderOffer(word, teach));
+  });
+  return [...unknown, ...others];
+}
+
+/** A button to teach a word, if that is allowed. */
+function renderOffer(/** @type {string} */ word, /** @type {Teach | null} */ teach) {
+  const label = `Teach it: ${escapeControls(word)}`;
+  return teach && createButton({ class: "quiet", "aria-label": label, on: { click: () => teach(word) } }, "Teach it");
 }
 
 /** The text instead of matches, if all hits are weak. @param {SearchResponse} response @param {Hit} bestHit */

@@ -58,6 +58,8 @@ export function reduce(state, action) {
       return { ...state, facets: action.facets };
     case "corpusCounted":
       return { ...state, corpusFacets: action.corpusFacets };
+    case "indexChanged":
+      return { ...state, ...NO_RESPONSE, corpusFacets: null };
     case "weakToggled":
       return { ...state, isWeakExpanded: !state.isWeakExpanded };
   }

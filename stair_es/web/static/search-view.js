@@ -48,6 +48,7 @@ export class SearchView {
   #renderedError = null;
   /** What the start page was rendered from; undefined before. @type {AboutResponse | null | undefined} */
   #renderedAbout = undefined;
+  #canTeach = false;
   #searchTask = new LatestTask();
   #countTask = new LatestTask();
   /** The page being loaded. @type {Promise<boolean> | null} */
@@ -106,6 +107,11 @@ export class SearchView {
     return { ...buildSimilarQuery(id), explain: this.#state.query.explain };
   }
 
+  /** Forgets the answers: the index has changed. */
+  forgetAnswers() {
+    this.#dispatch({ type: "indexChanged" });
+  }
+
   toggleExplain() {
     this.updateQuery((query) => ({ ...query, explain: !query.explain }));
   }
@@ -134,6 +140,7 @@ export class SearchView {
 
   async #search() {
     const { query } = this.#state;
+    this.app.teach.hidePreview();
     this.#dispatch({ type: "searchStarted", query, startedMs: performance.now() });
     const slowTimer = setTimeout(() => this.#dispatch({ type: "searchSlowed" }), SLOW_SEARCH_MS);
     const stalledTimer = setTimeout(() => {
@@ -223,7 +230,11 @@ export class SearchView {
     this.#renderQuery();
     this.#renderStart();
     this.#renderErrors(previous);
-    if (hasNewResults) this.#renderNotes();
+    const canTeach = Boolean(this.app.about?.teach);
+    if (hasNewResults || canTeach !== this.#canTeach) {
+      this.#canTeach = canTeach;
+      this.#renderNotes();
+    }
     if (hasNewResults || state.facets !== previous.facets) this.#renderStatus();
     if (hasNewResults || state.pageError !== previous.pageError) this.#renderRows();
     if (hasNewResults) this.#observeEnd();
@@ -259,6 +270,7 @@ export class SearchView {
     list.className = `${view} ${name}${error ? " old" : ""}`;
     const render = query.explain ? renderAnimatedList : renderList;
     render(list, items, getHitId, (item) => createItem(item, this.hitActions));
+    this.app.teach.showMarks(list);
   }
 
   #renderQuery() {
@@ -317,7 +329,7 @@ export class SearchView {
     related.hidden = !words.length && !(hasSkeletons && hasRanking(query)); // has its place when they arrive
     for (const element of [notes, verdict, empty]) element.replaceChildren();
     if (!isAnswered) return;
-    notes.append(...renderNotes(query, response));
+    notes.append(...renderNotes(query, response, this.#canTeach ? (word) => this.app.teach.open(word) : null));
     if (!hits.length) empty.append(renderNoResults(query, response, this.app, this.updateQuery));
     else if (isUnknown) verdict.append(...renderUnknownWords(response, this.app, this.updateQuery));
     else if (!strong.length) verdict.append(...renderNoGoodMatch(response, weak[0]));

@@ -1,7 +1,7 @@
 // One picture of the gallery: uncropped, with its name, its score and its heaviest tokens; below it, its title and price.
 
 import { createButton, escapeControls, h, setProps, setText } from "./dom.js";
-import { formatPrice, formatWeight, isPiece, pluralize } from "./format.js";
+import { formatPrice, formatToken, formatWeight, isPiece, pluralize } from "./format.js";
 import { createThumbnail } from "./hit-card.js";
 
 const SHOWN_TOKEN_COUNT = 3;
@@ -61,7 +61,7 @@ function renderOffer(/** @type {Hit} */ { title, caption, price }) {
 /** @param {{link: Element, score: Element, tokens: HTMLElement}} parts @param {Hit} hit */
 function renderScore({ link, score, tokens }, { name, score: value, contributions }) {
   const words = contributions.filter(({ token }) => !isPiece(token)).slice(0, SHOWN_TOKEN_COUNT);
-  const texts = words.map(({ token }) => escapeControls(token));
+  const texts = words.map(({ token }) => formatToken(token));
   setText(score, contributions.length || value ? formatWeight(value) : "");
   tokens.replaceChildren(...texts.flatMap((text, index) => [index ? ", " : "", h("bdi", {}, text)]));
   tokens.hidden = !texts.length;

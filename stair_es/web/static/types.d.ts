@@ -115,6 +115,46 @@ interface AboutResponse {
   suggestions: { token: string }[];
   /** Whether there is a report of coverage. */
   coverage: boolean;
+  /** Whether words can be taught. */
+  teach: boolean;
+}
+
+/** A word of the index (stair_es/web/search/teaching.py). */
+interface TaughtWord {
+  word: string;
+  mode: "replace" | "add";
+  tokens: TokenWeight[];
+  /** The estimated share of right images among the matches. */
+  precision: number | null;
+  taught_at: string;
+  /** The ids of marked images. */
+  yes: string[];
+  no: string[];
+  /** How many of them are no longer there. */
+  erased: number;
+}
+
+interface TeachPreviewResponse extends TaughtWord {
+  /** Whether it is a word of the model. */
+  known: boolean;
+  /** Whether it was taught before. */
+  taught: boolean;
+  /** How many of the images that show it would match if they were not marked. */
+  found_again: number;
+  doubtful_yes: string[];
+  matching_no: string[];
+  images: number;
+  sampled: number;
+  matches: number;
+  hits: Hit[];
+}
+
+/** The result of a change of the index. */
+interface TeachResult {
+  word: string;
+  changed: number;
+  failed: number;
+  failure: string | null;
 }
 
 interface CoverageWord {
@@ -295,6 +335,19 @@ interface App {
   getImage: (id: string) => ImageSummary | undefined;
   rememberImages: (images: (ImageSummary & { id: string })[]) => void;
   getHitSequence: () => HitSequence;
+  teach: import("./teach-mode.js").TeachMode;
+  searchAgain: (text?: string) => void;
+}
+
+/** What a picture is marked as: it shows the word that is taught, or not. */
+type Mark = "none" | "yes" | "no";
+
+/** Opens the bar in which a word is taught. */
+type Teach = (word: string) => void;
+
+interface TaughtActions {
+  teachMore: (word: string) => void;
+  forget: (word: string) => void;
 }
 
 /** An element that is updated in place. */
@@ -400,6 +453,7 @@ type SearchAction =
   | { type: "pageFailed"; error: Error }
   | { type: "facetsCounted"; facets: FacetsResponse | null }
   | { type: "corpusCounted"; corpusFacets: Facet[] | null }
+  | { type: "indexChanged" }
   | { type: "weakToggled" };
 
 /** Numbers of loaded hits, and of all if known; `hasMore` if further matches may follow. */

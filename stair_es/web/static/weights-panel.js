@@ -1,7 +1,16 @@
 // The query, token by token: a slider for each weight, and other actions for a token.
 
-import { createButton, createIconButton, escapeControls, h, renderList, setProps, setText } from "./dom.js";
-import { assignHues, formatFactor, formatWeight, getToken, pluralize, renderToken, sortQueryTokens } from "./format.js";
+import { createButton, createIconButton, h, renderList, setProps, setText } from "./dom.js";
+import {
+  assignHues,
+  formatFactor,
+  formatToken,
+  formatWeight,
+  getToken,
+  pluralize,
+  renderToken,
+  sortQueryTokens,
+} from "./format.js";
 import { ADDED_WEIGHT, resetTokens, setFactor, toggleExcluded, toggleRequired } from "./query.js";
 
 const SHOWN_TOKEN_COUNT = 8;
@@ -84,7 +93,7 @@ function listTokenItems(/** @type {PanelState} */ { response, query, answeredQue
 
 /** @param {string} token @param {UpdateQuery} updateQuery @returns {Component<TokenItem>} */
 function createTokenRow(token, updateQuery) {
-  const label = escapeControls(token);
+  const label = formatToken(token);
   const value = h("output", { class: "value" });
   const sliderLabel = `Weight of ${label}`;
   const slider = h("input", { type: "range", min: 0, max: MAX_FACTOR, step: 0.05, "aria-label": sliderLabel });
@@ -166,6 +175,6 @@ function formatItemWeight(/** @type {TokenItem} */ { weight, factor, isAdded, is
 function createExcludedChip(/** @type {string} */ token, /** @type {UpdateQuery} */ updateQuery) {
   const allow = () => updateQuery((query) => toggleExcluded(query, token, true));
   const props = { title: "Allow again", on: { click: allow } };
-  const button = createIconButton("close", `Allow ${escapeControls(token)} again`, props);
+  const button = createIconButton("close", `Allow ${formatToken(token)} again`, props);
   return { element: h("li", { class: "chip not" }, h("span", {}, "not ", renderToken(token)), button) };
 }

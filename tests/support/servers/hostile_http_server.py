@@ -99,6 +99,7 @@ def serve_page(
     observer: ServerTelemetry | None = None,
     root_path: str = "",
     coverage: CoverageReport | None = None,
+    teach: bool = False,
 ) -> Iterator[PageClient]:
     """Serve a page within the context."""
     observer = observer or ServerTelemetry()
@@ -112,6 +113,7 @@ def serve_page(
         extra_routes=observer.routes,
         root_path=root_path,
         coverage=coverage,
+        teach=teach,
     )
     with bind_socket("127.0.0.1", 0) as (listener, port), Cluster(connection) as cluster, ExitStack() as stack:
         page = PageClient(port=port)
