@@ -97,6 +97,14 @@ RUNS = (
         long=f"--images {CLOTHES} --products 3000",
     ),
     Run(
+        name="teach",
+        group=QUALITY,
+        shows="Words taught from marked pictures, compared with the words as text and with dense features",
+        script="teach",
+        short=f"--pictures {FOLDER}/teach --draws 3",
+        long=f"--pictures {FOLDER}/teach",
+    ),
+    Run(
         name="recipes",
         group=QUALITY,
         shows="Trained STAIR models compared with dense vectors: same towers, data and number of updates",
