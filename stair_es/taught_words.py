@@ -150,6 +150,13 @@ class TaughtWord:
         return {name: item for name, item in value.items() if item not in ("", None, [])}
 
 
+def check_word_count(words: Mapping[str, TaughtWord]) -> None:
+    """Raise ResourceError if there are more words than an index can be taught."""
+    if len(words) > _MAX_WORDS:
+        problem = f"teach: {len(words):,} words; at most {_MAX_WORDS:,} can be taught"
+        raise ResourceError(problem, "Forget some: stair-es teach WORD --forget", code="too-many-taught-words")
+
+
 def check_word_model(word: TaughtWord, model_id: str) -> None:
     """Raise UsageError if a word was taught from vectors of another model: its tokens mean nothing there."""
     if word.model not in ("", model_id):
@@ -195,9 +202,6 @@ def parse_taught_words(value: Mapping[str, object]) -> dict[str, TaughtWord]:
         ResourceError: If it isn't valid; names the place.
     """
     words: dict[str, TaughtWord] = {}
-    if len(value) > _MAX_WORDS:
-        problem = f"teach: {len(value):,} words; at most {_MAX_WORDS:,} can be taught"
-        raise ResourceError(problem, "Forget some.", code="too-many-taught-words")
     for name, body in value.items():
         try:
             word = normalize_word(name)

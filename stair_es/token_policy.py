@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import ResourceError
 from stair_es.system.user_files import read_json_file
-from stair_es.taught_words import TaughtWord, compute_products, list_weighted_units, parse_taught_words
+from stair_es.taught_words import TaughtWord, check_word_count, compute_products, list_weighted_units, parse_taught_words
 from stair_es.types import SparseVector, is_utf8
 
 if TYPE_CHECKING:
@@ -142,8 +142,7 @@ class TokenPolicy:
 
     def _check_taught_words(self) -> None:
         """Check that no other rule is about a taught word: documents would no longer have what it was taught to mean."""
-        if not self.teach:
-            return
+        check_word_count(self.teach)
         rules = {token: location for location, *tokens in self._list_replacements() for token in tokens}
         rules |= {token: f"mute[{i}]" for i, token in enumerate(self.mute)}
         rules |= {token: f"cap.{token}" for token in self.cap}

@@ -166,7 +166,7 @@ class Teacher:
             tokens=fitted.tokens,
             floor=fitted.floor,
             full=fitted.full,
-            mode=mode or fitted.mode,
+            mode=mode or (former and former.mode) or fitted.mode,
             model=self._info.model,
             yes=tuple(image.id for image in yes_images),
             no=tuple(image.id for image in no_images),
@@ -207,7 +207,7 @@ class Teacher:
     def _draw_sample(self, marked: Collection[str]) -> tuple[list[StoredImage], int]:
         """Draw a sample of the images that aren't marked; also returns the number of all images."""
         others = {"bool": {"must_not": [{"ids": {"values": list(marked)}}]}}
-        query = {"function_score": {"query": others, "random_score": {"seed": _SAMPLE_SEED, "field": "_seq_no"}}}
+        query = {"function_score": {"query": others, "random_score": {"seed": _SAMPLE_SEED, "field": "uri"}}}
         body = {"size": _SAMPLE_SIZE, "query": query, "_source": _SAMPLE_FIELDS, "track_total_hits": True}
         hits = self._cluster.search(self._index, body)["hits"]
         return [parse_stored_image(hit) for hit in hits["hits"]], int(hits["total"]["value"]) + len(marked)

@@ -50,7 +50,9 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
         logger.warning(difference)
     service, thumbnails = SearchService(config, cluster, states, limiter), ThumbnailService(config, cluster, limiter)
     encoding = EncodingService(config, follow_index(states, service.runner), limiter)
-    teaching = TeachingService(config.index, cluster, states, service, limiter) if config.teach else None
+    # With turns of its own: a slow cluster must not hold those of encoding.
+    lessons = ConcurrencyLimiter(1, limits.max_waiting, limits.wait_s)
+    teaching = TeachingService(config.index, cluster, states, service, lessons) if config.teach else None
     routes = [*PageRoutes(config, service, thumbnails, teaching).list_routes(), *EncodingRoutes(config, encoding).list_routes()]
     return _build_app(config, routes, cluster.connection, policy, port)
 

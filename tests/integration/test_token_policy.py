@@ -36,7 +36,7 @@ from stair_es.cluster.metadata.policy_state import PolicyState
 from stair_es.cluster.policy.manager import PolicyManager, PolicyTarget
 from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview, preview_changes
 from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
-from stair_es.errors import UsageError
+from stair_es.errors import ClusterError, UsageError
 from stair_es.taught_words import TaughtWord
 from stair_es.token_policy import TokenPolicy
 
@@ -509,6 +509,23 @@ def test_words_that_are_taught_at_once_are_all_kept(cluster: PolicyCluster) -> N
     check_stored(cluster.read_stored(), CAT_AND_DOG, TokenPolicy(teach={"miez": second}))
     changes = [change for event in cluster.read_meta()["policy_history"] for change in event["changes"]]
     assert changes == ["+ teach miez", "+ teach pet", "- teach pet"]
+
+
+def test_a_word_that_was_half_forgotten_can_be_forgotten_again(cluster: PolicyCluster) -> None:
+    word = TaughtWord(word="pet", tokens={"cat": 1.0}, floor=0.1, full=1.0)
+    cluster.open_with(CAT_AND_DOG, TokenPolicy(teach={"pet": word}))
+
+    class Failing(PolicyManager):
+        def _check_unchanged(self, target: PolicyTarget, begun: PolicyState) -> None:
+            raise ClusterError("it fails", code="update-failed")
+
+    with expect_error("update-failed"):
+        Failing(cluster, cluster.alias).change_words({}, ["pet"], UNLIMITED, ignore_progress)
+    assert cluster.read_meta()["policy"] == {"digest": None, "pending_operation": "rollback"}
+    cluster.manager.change_words({}, ["pet"], UNLIMITED, ignore_progress)
+    check_stored(cluster.read_stored(), CAT_AND_DOG, None)
+    with expect_error("not-a-taught-word"):
+        cluster.manager.change_words({}, ["pet"], UNLIMITED, ignore_progress)
 
 
 def test_a_run_that_is_overtaken_takes_nothing_back(cluster: PolicyCluster) -> None:

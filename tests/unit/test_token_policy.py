@@ -168,6 +168,15 @@ def test_unnamed_files_use_their_file_name(tmp_path: Path) -> None:
 
 
 TAUGHT: dict[str, Any] = {"tokens": {"b": 0.5}, "floor": 0.2, "full": 1.0}
+
+
+def test_no_change_makes_more_words_than_can_be_read() -> None:
+    word = TaughtWord(word="a", tokens={"b": 0.5}, floor=0.2, full=1.0)
+    full = TokenPolicy(teach={f"a{i}": replace(word, word=f"a{i}") for i in range(2000)})
+    with expect_error("too-many-taught-words"):
+        full.change_words({"b": replace(word, word="b")})
+
+
 INVALID_RULES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"mute": ["a", "a"]}, "policy-token-in-two-rules", ["mute[1]", "mute[0]"]),
     ({"rename": {"a": "a"}}, "policy-token-replaced-by-itself", ["rename.a"]),

@@ -207,11 +207,11 @@ class _School:
 
     def teach(self, name: str, yes: Sequence[str], no: Sequence[str], mode: TaughtMode | None, local: Path | None) -> Lesson:
         """Fit a word to its marks, and to those that it has in the index, or in the file of words for own searches."""
-        from stair_es.teaching.word_file import load_words
+        from stair_es.token_policy import load_policy
 
         words = self.teacher.taught_words
         if local is not None:
-            words = load_words(local) if local.exists() else {}
+            words = load_policy(local).teach if local.exists() else {}
         marks = self.teacher.find_marks(yes), self.teacher.find_marks(no)
         return self.teacher.teach(name, *marks, mode=mode, former=words.get(name))
 

@@ -150,13 +150,13 @@ class PolicyManager:
         """Teach words to the index, or let it forget some; returns the result of each index.
 
         Raises:
-            UsageError: If a word that is to be forgotten isn't taught.
+            UsageError: If a word that is to be forgotten isn't taught, unless an earlier change has not finished.
             StairError: As for `apply_policy`.
         """
         targets = self.list_targets()
         current = targets[0].state.policy or TokenPolicy()
         for word in forgotten:
-            if word not in current.teach:
+            if word not in current.teach and not targets[0].state.pending_operation:
                 raise UsageError(
                     f"{self.alias!r} wasn't taught the word {word!r}",
                     f"Its taught words: {', '.join(current.teach) or 'none'}.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from stair_es.cluster.policy.manager import PolicyManager
 from stair_es.cluster.policy.update_by_query import UpdateLimits
-from stair_es.errors import ResourceError, UsageError
+from stair_es.errors import ResourceError, StairError, UsageError
 from stair_es.feature_names import escape_feature
 from stair_es.model.taught_encoder import teach_encoder
 from stair_es.search.query import EMPTY_VECTOR
@@ -134,8 +134,9 @@ class TeachingService:
             manager = PolicyManager(self._cluster, self._index)
             results = manager.change_words(taught, forgotten, UpdateLimits(), lambda _: None).values()
         finally:
-            self._states.refresh(self._states.get())
             self._search.runner.forget_answers()
+            with suppress(StairError):  # the error of the change is more informative
+                self._states.refresh(self._states.get())
         failed = [reason for result in results for reason in result.failed.values()]
         return {
             "changed": sum(result.changed for result in results),

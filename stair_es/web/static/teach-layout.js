@@ -68,7 +68,11 @@ function createForgetButton(/** @type {string} */ name, /** @type {() => void} *
     setProps(button, { "aria-label": `${isAsked ? "really take back?" : "take back:"} ${name}` });
   };
   ask(false);
-  button.addEventListener("click", () => (isAsked ? forget() : ask(true)));
+  button.addEventListener("click", ({ detail }) => {
+    if (detail > 1) return; // the second click of a double click answers no question
+    if (isAsked) forget();
+    else ask(true);
+  });
   button.addEventListener("blur", () => ask(false));
   return button;
 }

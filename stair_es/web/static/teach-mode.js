@@ -25,6 +25,8 @@ export class TeachMode {
   /** What is being waited for. */
   #pending = "";
   #task = new LatestTask();
+  /** The taught word whose former marks were added, and the pictures that got them. */
+  #former = { word: "", ids: /** @type {string[]} */ ([]) };
 
   /** @param {App} app */
   constructor(app) {
@@ -59,8 +61,14 @@ export class TeachMode {
     this.element.classList.toggle("away", !isShown);
   }
 
+  /** Whether the index is being changed, which can't be cancelled. */
+  get #isChanging() {
+    return this.layout.cancel.disabled;
+  }
+
   /** Opens the bar. @param {string} word the word to teach, if it is known */
   open(word = "") {
+    if (this.#isChanging) return;
     if (word || !this.isOpen) this.layout.word.value = word;
     this.element.hidden = false;
     this.#render();
@@ -81,6 +89,10 @@ export class TeachMode {
 
   /** Shows the search again; false if it is shown. */
   hidePreview() {
+    if (this.#pending && !this.#isChanging) {
+      this.#task.abort(); // what comes late would hide the newer search
+      this.#setPending("");
+    }
     this.#previewed = "";
     const wasShown = this.preview.hide();
     if (wasShown) this.#render();
@@ -100,11 +112,12 @@ export class TeachMode {
     const id = /** @type {HTMLElement | undefined} */ (link?.closest("[data-id]"))?.dataset.id;
     if (!id || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
+    if (this.#isChanging) return;
     const mark = NEXT_MARKS[this.#marks.get(id) ?? "none"];
     if (mark === "none") this.#marks.delete(id);
     else this.#marks.set(id, mark);
-    announce(MARK_LABELS[mark]);
     this.#render();
+    announce(`${MARK_LABELS[mark]}: ${this.layout.count.textContent}`);
   }
 
   /** While a link is a button, the space bar presses it. */
@@ -123,11 +136,17 @@ export class TeachMode {
     return { word: this.layout.word.value.trim(), yes: this.#listIds("yes"), no: this.#listIds("no") };
   }
 
-  /** Adds the marks that a word was taught from, so that teaching it again keeps them. */
+  /** Adds the marks that a word was taught from, once, so that teaching it again keeps those that aren't taken away. */
   #addFormerMarks(/** @type {string} */ name) {
-    const former = this.#words.find(({ word }) => word === name.toLowerCase().replace(/\s+/g, " "));
-    const added = [...(former?.yes ?? []).map((id) => [id, "yes"]), ...(former?.no ?? []).map((id) => [id, "no"])];
-    for (const [id, mark] of added) if (!this.#marks.has(id)) this.#marks.set(id, /** @type {Mark} */ (mark));
+    const typed = name.normalize("NFC").toLowerCase().replace(/\s+/g, " ");
+    const former = this.#words.find(({ word }) => word === typed);
+    if ((former?.word ?? "") === this.#former.word) return;
+    for (const id of this.#former.ids) this.#marks.delete(id);
+    const yes = (former?.yes ?? []).filter((id) => !this.#marks.has(id));
+    const no = (former?.no ?? []).filter((id) => !this.#marks.has(id));
+    for (const id of yes) this.#marks.set(id, "yes");
+    for (const id of no) this.#marks.set(id, "no");
+    this.#former = { word: former?.word ?? "", ids: [...yes, ...no] };
   }
 
   // ---- Effects ----
@@ -135,6 +154,7 @@ export class TeachMode {
   async #loadWords() {
     try {
       this.#words = (await listTaughtWords()).words;
+      this.layout.problem.replaceChildren();
     } catch (error) {
       this.#showError(/** @type {Error} */ (error), () => this.#loadWords());
     }
@@ -166,6 +186,7 @@ export class TeachMode {
   }
 
   async #forget(/** @type {string} */ word) {
+    if (this.#isChanging) return;
     const done = await this.#change(`Taking “${word}” back…`, () => forgetWord(word));
     if (!done) return;
     showNote(`“${escapeControls(word)}” is taken back: ${pluralize(done.changed, "picture")} changed.`);
@@ -194,6 +215,7 @@ export class TeachMode {
   #close() {
     this.#task.abort();
     this.#marks.clear();
+    this.#former = { word: "", ids: [] };
     this.#pending = "";
     this.layout.problem.replaceChildren();
     this.element.hidden = true;
@@ -246,6 +268,7 @@ export class TeachMode {
   }
 
   #teachMore(/** @type {string} */ word) {
+    if (this.#isChanging) return;
     this.layout.word.value = word;
     this.#addFormerMarks(word);
     this.#render();
