@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from stair_es.model.base import Encoder, ReadText
@@ -62,52 +63,44 @@ class TaughtEncoder(Encoder):
 
         A text keeps the length that its vector has without taught words.
         """
-        texts = [unicodedata.normalize("NFC", text) for text in texts]
-        found = [self.find_words(text) for text in texts]
-        read = [self._remove_words(text, words) for text, words in zip(texts, found, strict=True)]
+        found = [self._find_words(text) for text in texts]
+        read = [self._remove_words(text, words) for text, words in found]
         vectors = self.base.encode_texts(read)
         return [
             self._add_words(vector, len(list_content_words(text)), words) if words else vector
-            for text, vector, words in zip(read, vectors, found, strict=True)
+            for text, vector, (_, words) in zip(read, vectors, found, strict=True)
         ]
-
-    def find_words(self, text: str) -> list[FoundWord]:
-        """Find the taught words and phrases in a composed text, the longest at each place."""
-        return list(self._iterate_words(text))
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the token of a taught word; otherwise as the model."""
         if word in self._written:
             return (word,)
-        word = unicodedata.normalize("NFC", word)
-        found = self.find_words(word)
-        if len(found) == 1 and found[0].end - found[0].begin == len(word.strip()):
-            taught = found[0].word
-            return (taught.token,) if taught.token in self._written else self.base.tokenize_word(word)
+        word, found = self._find_words(word)
+        is_taught = len(found) == 1 and found[0].end - found[0].begin == len(word.strip())
+        if is_taught and found[0].word.token in self._written:
+            return (found[0].word.token,)
         return self.base.tokenize_word(word)
 
     def list_text_words(self, text: str, *, is_read: bool = False) -> dict[str, tuple[str, ...]]:
         """Return the words of a text with their tokens: a taught phrase is one word. Local words have none of their own."""
-        text = unicodedata.normalize("NFC", text)
-        found = self.find_words(text)
+        text, found = self._find_words(text)
         words = self.base.list_text_words(_cut_words(text, found), is_read=is_read)
         return {**words, **{each.text: (each.word.token,) for each in found if each.word.token in self._written}}
 
     def list_unknown_words(self, text: str) -> tuple[str, ...]:
         """Return the words of a text that neither the model nor anybody who taught words knows."""
-        text = unicodedata.normalize("NFC", text)
-        return self.base.list_unknown_words(_cut_words(text, self.find_words(text)))
+        return self.base.list_unknown_words(_cut_words(*self._find_words(text)))
 
     def read_text(self, text: str) -> ReadText:
         """Return how the model reads a text without what taught words replace."""
-        text = unicodedata.normalize("NFC", text)
-        found = self.find_words(text)
-        if not found:
-            return self.base.read_text(text)
+        text, found = self._find_words(text)
         read = self.base.read_text(self._remove_words(text, found))
-        return ReadText(
-            text=read.text, replaced=read.replaced, added=read.added, taught={each.text: each.word.note for each in found}
-        )
+        return replace(read, taught={each.text: each.word.note for each in found})
+
+    def _find_words(self, text: str) -> tuple[str, list[FoundWord]]:
+        """Compose a text (NFC), and find the taught words and phrases in it, the longest at each place."""
+        text = unicodedata.normalize("NFC", text)
+        return text, list(self._iterate_words(text))
 
     def _iterate_words(self, text: str) -> Iterator[FoundWord]:
         spans = [match.span() for match in WORD_PATTERN.finditer(text)] if self.words else []
