@@ -201,11 +201,15 @@ class BoundedProtocol(H11Protocol):
     def close_longest_waiting(self) -> None:
         """Close the other connection that has waited for longest, of the address with most connections.
 
-        One whose request is being processed is closed only if all are.
+        One whose request is being processed is closed only if all are: the newest, so that a burst ends no long request.
         """
         others = [each for each in self.connections if isinstance(each, BoundedProtocol) and each is not self]
         counts = Counter(each.address for each in others)
-        longest = min(others, key=lambda each: (not each.is_waiting, -counts[each.address], each.waiting_since_s))
+        waiting = [each for each in others if each.is_waiting]
+        longest = min(
+            waiting or others,
+            key=lambda each: (-counts[each.address], each.waiting_since_s if waiting else -each.waiting_since_s),
+        )
         self.connections.discard(longest)  # now: more connections may be made before it is lost
         longest.transport.abort()
 

@@ -235,6 +235,19 @@ def test_connections_that_wait_make_room_for_others(app: SlowApp, patient_port: 
         assert slow.result() == 200
 
 
+def test_while_all_requests_are_processed_the_newest_makes_room(app: SlowApp, patient_port: int) -> None:
+    with ExitStack() as stack:
+        stack.callback(app.released.set)
+        slow = []
+        for _ in range(MAX_CONNECTIONS):
+            slow.append(stack.enter_context(_open_connection(patient_port, GET.replace(b"/", b"/slow", 1))))
+            assert app.entered.acquire(timeout=120)
+        assert _get_status(patient_port) == 200
+        assert [_is_closed(each) for each in slow] == [False] * (MAX_CONNECTIONS - 1) + [True]
+        app.released.set()
+        assert _read_response(slow[0]).startswith(b"HTTP/1.1 200")
+
+
 def test_an_address_with_many_connections_loses_its_own(patient_port: int) -> None:
     with ExitStack() as stack:
         upload = stack.enter_context(_open_connection(patient_port, POST + b"\r\n"))
