@@ -1,4 +1,5 @@
-"""Measure how ingest decodes pictures: CPU time, what decoding large JPEGs at a smaller scale changes, and thumbnails.
+"""Measure how ingest decodes pictures: CPU time, what decoding large JPEGs at a smaller scale changes, thumbnails, and formats
+that are decoded in a process apart.
 
     python benchmarks/decode.py                                       # the bundled photos, enlarged
     python benchmarks/decode.py --folder FOLDER --megapixels own --parts 16    # of large photographs, and of parts of them
@@ -12,6 +13,7 @@
   of each fit. Pictures without enough pixels for a smaller scale are left out.
 - Thumbnails: fidelity is the mean PSNR (in dB, higher is better) of the thumbnail, enlarged to a tile of 240 x 240 CSS pixels on
   a 2x screen, against the original at that size.
+- Formats: time on the clock for pictures of 12 megapixels whose decoders run in a process apart, with and without that process.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ from __future__ import annotations
 import io
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 from unittest.mock import patch
 
 import numpy as np
 import PIL
+import pillow_heif
 from harness.photos import PHOTOS
 from harness.program import build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
@@ -39,6 +43,8 @@ from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.stair_mini.plugin import KIND
 from stair_es.sources.image.decode import DecodeLimits, compute_contained_size, decode_image, shrink_to_thumbnail
+from stair_es.sources.image.isolated import ISOLATED_FORMATS, IsolatedFormat, open_isolated
+from stair_es.sources.image.isolated_worker import load_decoder
 from stair_es.sources.io.uris import IMAGE_SUFFIXES
 from stair_es.types import ImageSpec, ResizeMode
 
@@ -120,6 +126,17 @@ class Change:
     pictures: int
     means: Sequence[float]
     """The columns of `CHANGES`, over the pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Isolation:
+    """Time to decode a picture of one format, in ms: means over the pictures."""
+
+    format: str
+    bytes: float
+    apart_ms: float
+    inside_ms: float
+    """By the same decoder in this process."""
 
 
 @contextmanager
@@ -271,6 +288,60 @@ def measure_codec(codec: Codec, pictures: list[Image.Image], side_px: int, round
     )
 
 
+def measure_isolation(files: Sequence[Path], rounds: int) -> Iterator[Isolation]:
+    """Measure what it costs to decode in a process apart."""
+    pictures = [Image.open(io.BytesIO(read_jpeg(path, LARGEST))) for path in files]
+    for kind in ISOLATED_FORMATS:
+        load_decoder(kind.module, kind.name)  # which registers the encoder, too
+        saved = [encode_picture(picture, kind.name) for picture in pictures]
+        both: list[Callable[[bytes], object]] = [
+            partial(open_isolated, kind=kind, max_pixels=LIMITS.max_pixels),
+            partial(decode_inside, kind),
+        ]
+        apart_ms, inside_ms = ([measure_wall_ms(decode, data, rounds) for data in saved] for decode in both)
+        yield Isolation(
+            format=kind.name,
+            bytes=statistics.mean(map(len, saved)),
+            apart_ms=statistics.mean(apart_ms),
+            inside_ms=statistics.mean(inside_ms),
+        )
+
+
+def decode_inside(kind: IsolatedFormat, data: bytes) -> bytes:
+    """Decode a picture in this process."""
+    decoded: bytes = load_decoder(kind.module, kind.name)(io.BytesIO(data), "").tobytes()
+    return decoded
+
+
+def encode_picture(picture: Image.Image, format_: str) -> bytes:
+    """Return the picture as a file of a format, as small as a phone makes it."""
+    buffer = io.BytesIO()
+    options = {"quality_mode": "rates", "quality_layers": [16]} if format_ == "JPEG2000" else {"quality": 60}
+    picture.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def measure_wall_ms(decode: Callable[[bytes], object], data: bytes, rounds: int) -> float:
+    """Return the time of the best round on the clock, in ms, after one that isn't counted."""
+    decode(data)
+    times_s = []
+    for _ in range(rounds):
+        start_s = time.perf_counter()
+        decode(data)
+        times_s.append(time.perf_counter() - start_s)
+    return 1e3 * min(times_s)
+
+
+def build_isolation_table(costs: Sequence[Isolation]) -> ReportTable:
+    """Return the table of formats."""
+    head = ("format", "kB", "in a process apart, ms", "in this process, ms", "ratio")
+    rows = (
+        (c.format, f"{c.bytes / 1e3:,.0f}", f"{c.apart_ms:.0f}", f"{c.inside_ms:.0f}", f"{c.apart_ms / c.inside_ms:.2f}")
+        for c in costs
+    )
+    return ReportTable(head=head, rows=tuple(rows), heading="Formats that are decoded apart")
+
+
 def build_cost_table(costs: Sequence[Cost]) -> ReportTable:
     """Return the table of CPU times."""
     head = ("megapixels", "model's input", "full scale, ms", "ms", "without thumbnail, ms", "ratio to full scale")
@@ -314,9 +385,10 @@ def build_ratios(costs: Sequence[Cost], changes: Sequence[Change]) -> Iterator[R
 
 def main() -> None:
     """Run the benchmark, and print its result."""
+    pillow_heif.register_heif_opener()
     parser = build_parser(__doc__)
     parser.add_argument("--folder", type=Path, default=PHOTOS)
-    parser.add_argument("--only", choices=("cost", "changes", "thumbnails"), help="one of the three parts")
+    parser.add_argument("--only", choices=("cost", "changes", "thumbnails", "formats"), help="one of the four parts")
     parser.add_argument("--megapixels", default=f"0.3,1,2,{LARGEST}", metavar="N,...|own", help="sizes (default: %(default)s)")
     parser.add_argument("--images", type=int, help="images whose changes are measured (default: all)")
     parser.add_argument("--parts", type=int, default=1, help="the picture and this many less one of its parts (default: 1)")
@@ -329,6 +401,7 @@ def main() -> None:
     costs: list[Cost] = []
     changes: list[Change] = []
     cells: list[Cell] = []
+    formats: list[Isolation] = []
     if args.only in (None, "cost"):
         costs = [cost for size in sizes for cost in measure_cost(size, files[:: max(1, len(files) // TIMED)], args.rounds)]
     if args.only in (None, "changes"):
@@ -337,13 +410,15 @@ def main() -> None:
         changes = [change for size in large for change in measure_changes(size, files[: args.images], args.parts, encoder)]
     if args.only in (None, "thumbnails"):
         cells = measure_thumbnails(files, [int(side) for side in args.sides.split(",")], args.rounds)
-    tables = (build_cost_table(costs), build_change_table(changes), build_thumbnail_table(cells))
+    if args.only in (None, "formats"):
+        formats = list(measure_isolation(files[:: max(1, len(files) // TIMED)][:2], args.rounds))
+    tables = (build_cost_table(costs), build_change_table(changes), build_thumbnail_table(cells), build_isolation_table(formats))
     publish_result(
         Result(
             about=f"{len(files)} pictures of {args.folder.name}, Pillow {PIL.__version__}",
             tables=tuple(table for table in tables if table.rows),
             ratios=tuple(build_ratios(costs, changes)),
-            figures={"costs": costs, "changes": changes, "cells": cells},
+            figures={"costs": costs, "changes": changes, "cells": cells, "formats": formats},
         ),
         args.json,
     )

@@ -57,6 +57,7 @@ def run_checks(context: CheckContext) -> Iterator[CheckResult]:
     checks: list[tuple[str, Callable[[], Iterator[CheckResult]]]] = [
         ("python", machine.check_python),
         ("packages", machine.check_packages),
+        ("formats", machine.check_formats),
         ("plugins", machine.check_plugins),
         ("machine", machine.check_machine),
         ("accelerator", machine.check_accelerator),

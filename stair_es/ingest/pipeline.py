@@ -241,12 +241,11 @@ def _build_empty_error(stream: SourceStream, options: IngestOptions) -> IngestEr
         return IngestError(
             f"no texts in {', '.join(stream.source_uris)}", "Specify a file with one text per line, or a table.", code="no-texts"
         )
-    common = sorted(stream.ignored.items(), key=lambda item: -item[1])[:5]
-    others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in common)
+    others = stream.describe_ignored()
     return IngestError(
         f"no images in {', '.join(stream.source_uris)}"
         + (f" (other files: {others})" if others else " (nothing there)")
-        + (f"; {left_out}" if (left_out := stream.describe_left_out()) else ""),
+        + "".join(f"; {each}" for each in (stream.describe_left_out(), *stream.remarks) if each),
         "Folders and globs yield files with image suffixes (.jpg .png .webp .gif .tif .avif ...), tables and lists rows that name"
         " an image (--image-column). A folder of tables requires --format, a saved data set hf-dataset:///FOLDER.",
         code="no-images",

@@ -104,7 +104,7 @@ class IngestRun:
 
     def _report_listed(self) -> None:
         ignored = sum(self.stream.ignored.values())
-        others = f", {ignored:,} other files ignored" if ignored else ""
+        others = f", {ignored:,} other files ignored ({self.stream.describe_ignored()})" if ignored else ""
         logger.info("%s %ss found%s", f"{self.accounting.listed:,}", self.options.noun, others)
         if left_out := self.stream.describe_left_out():
             logger.info(left_out)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from stair_es.cluster.documents.document import check_field_names
 from stair_es.errors import UsageError
+from stair_es.optional import format_install_command
 from stair_es.sources.base import ListingFailure, Source, SourceItem
+from stair_es.sources.image.isolated import list_missing_formats
 from stair_es.sources.io.uris import STDIN_URI
 from stair_es.sources.kinds.fields import CopiedFields
 from stair_es.sources.limits import MAX_FIELD_NAME_CHARS, NameCounter
@@ -19,10 +21,13 @@ from stair_es.types import is_utf8
 logger = logging.getLogger(__name__)
 
 _LEFT_OUT = (
-    ("hidden", "hidden file or folder", "hidden files and folders", "--hidden"),
-    ("links", "link out of the source", "links out of the source", "--follow-links"),
+    ("hidden", "hidden file or folder", "hidden files and folders", "with --hidden"),
+    ("links", "link out of the source", "links out of the source", "with --follow-links"),
+    ("pairs", "RAW file with a picture beside it", "RAW files with a picture beside them", "without --skip-raw-pairs"),
 )
-"""Reason, noun in the singular and the plural, and the option that includes them."""
+"""Reason, noun in the singular and the plural, and how to include them."""
+_MAX_SUFFIXES = 5
+"""Suffixes of ignored files that a message names."""
 
 
 class SourceStream:
@@ -39,7 +44,7 @@ class SourceStream:
         self.dropped_columns = NameCounter()
         """Columns that can't be document fields: their names are reserved, too long, or invalid in every engine."""
         self.remarks: tuple[str, ...] = ()
-        """What the user should know about the fields. Logged while listing, since a long listing ends with the run."""
+        """What the user should know about fields and left-out images. Logged while listing: a long one ends with the run."""
 
     def __iter__(self) -> Iterator[SourceItem | ListingFailure]:
         for source in self._sources:
@@ -57,18 +62,27 @@ class SourceStream:
                 if not images:
                     self.empty.append(source.uri)
         if not self._copied.is_complete:
-            self._make_remarks()
+            self._add_remarks(self._copied.list_remarks())
+        self._add_remarks(self._describe_missing_formats())
 
     def _observe_fields(self, item: SourceItem) -> None:
         if not self._copied.is_complete:
             self._copied.observe_fields(item.fields)
             if self._copied.is_complete:
-                self._make_remarks()
+                self._add_remarks(self._copied.list_remarks())
 
-    def _make_remarks(self) -> None:
-        self.remarks = self._copied.list_remarks()
-        for remark in self.remarks:
+    def _add_remarks(self, remarks: Iterable[str]) -> None:
+        added = tuple(remarks)
+        self.remarks += added
+        for remark in added:
             logger.info("%s", remark)
+
+    def _describe_missing_formats(self) -> Iterator[str]:
+        """Yield a remark for each format whose images were left out: the command that installs what reads it."""
+        ignored = self.ignored
+        for missing in list_missing_formats():
+            if found := {suffix: ignored[suffix] for suffix in sorted(missing.suffixes) if suffix in ignored}:
+                yield f"{_join_counts(found)} left out. To read them: {format_install_command(missing.extra)}"
 
     def _drop_columns(self, item: SourceItem) -> SourceItem:
         if all(map(_is_document_field, item.fields)):
@@ -101,16 +115,26 @@ class SourceStream:
                 counts.add_name(suffix, count)
         return counts
 
+    def describe_ignored(self) -> str:
+        """Return the most frequent suffixes of the skipped files with their numbers; "" if there are none."""
+        ignored = self.ignored
+        common = dict(sorted(ignored.items(), key=lambda item: -item[1])[:_MAX_SUFFIXES])
+        return _join_counts(common) + (", ..." if len(ignored) > len(common) else "")
+
     def describe_left_out(self) -> str:
         """Return a message about files that were left out by design, with the option that includes them; "" if there are none."""
         counts: Counter[str] = Counter()
         for source in self._sources:
             counts.update(getattr(source, "left_out", {}))  # sources of plugins may lack it
         return ", ".join(
-            f"{counts[reason]:,} {singular if counts[reason] == 1 else plural} left out (include with {option})"
-            for reason, singular, plural, option in _LEFT_OUT
+            f"{counts[reason]:,} {singular if counts[reason] == 1 else plural} left out (include {how})"
+            for reason, singular, plural, how in _LEFT_OUT
             if counts[reason]
         )
+
+
+def _join_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in counts.items())
 
 
 def _replace_invalid_uri(found: SourceItem | ListingFailure) -> SourceItem | ListingFailure:

@@ -162,6 +162,8 @@ class WalkOptions:
     """Include files and folders with hidden names (see `uris.is_hidden`)."""
     follow_links: bool = False
     """Follow symbolic links that lead out of the folder."""
+    skip_raw_pairs: bool = False
+    """Leave out a RAW file beside a picture of the same name."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from starlette.routing import Route
 
@@ -32,7 +32,7 @@ class ServerLimits:
     max_held_bytes: int = 160 * MIB
     """Maximum total size of all bodies that are being processed."""
     decode_limits: DecodeLimits = field(default_factory=lambda: DecodeLimits(max_pixels=64_000_000))
-    """Limits for decoding uploaded images and originals."""
+    """Limits for decoding originals; `upload_limits` are those for uploaded images."""
     original_bytes: int = 128 * MIB
     """Maximum size of a file below an allowed root."""
     cache_bytes: int = 64 * MIB
@@ -43,6 +43,11 @@ class ServerLimits:
     """Number of further requests that may wait; others are rejected with 429."""
     wait_s: float = 20.0
     """Maximum waiting time, in seconds."""
+
+    @property
+    def upload_limits(self) -> DecodeLimits:
+        """Limits for decoding uploaded images: none of a format whose decoder has a record of holes."""
+        return replace(self.decode_limits, is_isolated_allowed=False)
 
 
 @dataclass(frozen=True, kw_only=True)

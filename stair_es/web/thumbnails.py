@@ -16,7 +16,6 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.config.defaults import THUMBNAIL_PX
 from stair_es.errors import DecodeError
 from stair_es.inspection.stored_document import get_stored_fields, parse_thumbnail
-from stair_es.sources.image.bombs import check_decompression_bomb
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.image.pillow import open_image
 from stair_es.types import ImageSpec
@@ -128,7 +127,6 @@ class ServedFile:
 
 def render_image(data: bytes, side_px: int, image_format: ImageFormat, limits: DecodeLimits) -> ServedFile:
     """Render the upright image in `data`, without metadata."""
-    check_decompression_bomb(data, limits.max_pixels)
     side_px = min(side_px, _read_longer_side(data, limits) or side_px)
     decoded = decode_image(data, ImageSpec(size_px=side_px), limits)
     left, upper, right, lower = decoded.box

@@ -66,7 +66,7 @@ def hostile_outcomes() -> Outcomes:
     """Name -> what became of each."""
     done = subprocess.run(
         [sys.executable, hostile_images.__file__],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))},
         capture_output=True,
         text=True,
         timeout=300,

@@ -12,6 +12,8 @@ from itertools import count
 
 import pytest
 from PIL import Image
+from support.corpora.phone_folder import encode_heif
+from support.corpora.raw_files import build_raw
 from support.corpora.web_corpus import PHOTOS, Corpus
 from support.servers.hostile_http_server import PageClient, serve_page
 
@@ -67,6 +69,8 @@ def build_slow_jpeg() -> bytes:
         (b"", "image/jpeg", 422),
         ((PHOTOS / "tabby-cat.jpg").read_bytes()[:3000], "image/jpeg", 422),
         (b"%PDF-1.7 ...", "image/jpeg", 422),
+        (encode_heif(Image.new("RGB", (64, 48))), "image/heic", 422),  # its decoder isn't for strangers
+        (build_raw("DNG", Image.new("RGB", (64, 48))), "image/x-adobe-dng", 200),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "image/x-eps", 422),
         (b"\x00" * 1000, "image/jpeg", 422),
         (bytes(MAX_UPLOAD_BYTES + 1), "image/jpeg", 413),

@@ -30,7 +30,7 @@ ALLOWED = {
     "distill": {"model", "sources", "eval", "training"},
     "web": {"model", "sources", "cluster", "search", "inspection", "teaching"},
     "telemetry": {"cluster", "ingest", "web"},
-    "doctor": {"embedded_node", "model", "cluster", "search"},
+    "doctor": {"embedded_node", "model", "sources", "cluster", "search"},
     "api": {"model", "sources", "cluster", "ingest"},
 }
 """Layer -> layers that it may import, in addition to itself and those in `SHARED`. Lower layers first."""

@@ -105,6 +105,13 @@ class SourceArguments:
     follow_links: Annotated[
         bool, define_option("follow-links", "Follow symbolic links that lead out of a source folder.", _SOURCES), FirstRunOnly
     ] = False
+    skip_raw_pairs: Annotated[
+        bool,
+        define_option(
+            "skip-raw-pairs", "Leave out a RAW file beside a picture of the same name, as cameras write both.", _SOURCES
+        ),
+        FirstRunOnly,
+    ] = False
     retry_failed: Annotated[
         Path | None,
         define_option(
@@ -151,7 +158,7 @@ class SourceArguments:
             format=self.source_format,
             columns=_parse_columns(self.columns or []),
             image_column=self.image_column,
-            walk=WalkOptions(hidden=self.hidden, follow_links=self.follow_links),
+            walk=WalkOptions(hidden=self.hidden, follow_links=self.follow_links, skip_raw_pairs=self.skip_raw_pairs),
             read_limits=ReadLimits(max_bytes=self.max_bytes, url_policy=policy),
         )
 

@@ -52,6 +52,10 @@ MAX_SLOW_BYTES = MAX_SLOW_PIXELS = 4_000_000
 """Bytes and pixels of the other formats decoded in Python, 0.2 to 1 microsecond each: plain PNM, BMP with run lengths."""
 MAX_PNM_COMMENTS = 1_000
 """Comments in a plain PNM: removing each one copies the rest of the file."""
+DOUBLE_MEMORY_FORMATS = ("WEBP", "AVIF", "HEIF", "JXL", "JPEG2000")
+"""Formats limited to half the pixels: their decoders hold an image two or three times in addition to the result."""
+MAX_SIDE_PX = 1_000_000
+"""Each row takes some bytes even if it is short, and resizing takes some for each pixel of a side."""
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """Start of a scan. In compressed data a byte 255 is always followed by 0."""
 _MPF = b"MPF\0"
@@ -80,6 +84,23 @@ class ReadBudgetBytesIO(io.BytesIO):
                 f"would take too long: decoding it takes more than {MAX_DECODER_READS:,} reads", code="decoding-too-slow"
             )
         return super().read(size)
+
+
+def compute_max_pixels(format_: str | None, max_pixels: int) -> int:
+    """Compute how many of the pixels allowed for an image those of a format may have."""
+    return max_pixels // 2 if format_ in DOUBLE_MEMORY_FORMATS else max_pixels
+
+
+def check_pixels(width: int, height: int, format_: str | None, max_pixels: int) -> None:
+    """Raise DecompressionBomb if an image has more pixels, or a longer side, than is allowed for its format."""
+    limit = compute_max_pixels(format_, max_pixels)
+    if width * height > limit:
+        raise DecompressionBomb(
+            f"decompression bomb? {width} x {height} pixels exceed the limit of {limit}"
+            + (f" for {format_}, half of the limit for other formats" if limit < max_pixels else "")
+        )
+    if max(width, height) > MAX_SIDE_PX:
+        raise DecompressionBomb(f"decompression bomb? a side of {max(width, height)} pixels exceeds the limit of {MAX_SIDE_PX}")
 
 
 def check_decompression_bomb(data: bytes, max_pixels: int = MAX_PIXELS) -> None:

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from stair_es.config.defaults import MAX_PIXELS
-from stair_es.errors import DecodeError, DecompressionBomb
-from stair_es.sources.image.bombs import check_decompression_bomb
+from stair_es.errors import DecodeError
+from stair_es.sources.image.bombs import check_pixels
 from stair_es.sources.image.colors import name_colors
-from stair_es.sources.image.exif import find_exif_block, read_exif, read_xmp_orientation
+from stair_es.sources.image.exif import TRANSPOSES, find_exif_block, read_exif, read_xmp_orientation
 from stair_es.sources.image.pillow import load_pixels, open_image
 from stair_es.types import ImageSpec, Pixels, Resample, ResizeMode
 
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 _Box: TypeAlias = tuple[float, float, float, float]
 """Left, upper, right, lower."""
-MAX_SIDE_PX = 1_000_000
-"""Each row takes some bytes even if it is short, and resizing takes some for each pixel of a side."""
-DOUBLE_MEMORY_FORMATS = ("WEBP", "AVIF")
-"""Formats limited to half the pixels: their decoders hold an image two or three times in addition to the result."""
 _ROTATED = (5, 6, 7, 8)
 _MAX_CROP_RATIO = 100
 """Maximum ratio of the sides of an image to be center-cropped: it is resized as a whole first."""
@@ -47,16 +43,6 @@ _FILTERS: dict[Resample, Image.Resampling] = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientation -> transpose that makes it upright. `ImageOps.exif_transpose` also rewrites EXIF and fails if it is broken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +51,8 @@ class DecodeLimits:
 
     max_pixels: int = MAX_PIXELS
     """Width times height, checked before decoding (decompression bombs); half for `DOUBLE_MEMORY_FORMATS`."""
+    is_isolated_allowed: bool = True
+    """Whether formats are read whose decoders have a record of holes, each file in a process apart (`ISOLATED_FORMATS`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +83,6 @@ def decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_p
     """
     if not data:
         raise DecodeError("the file is empty (0 bytes)", code="file-empty")
-    check_decompression_bomb(data, limits.max_pixels)
     try:
         return _decode_image(data, spec, limits, thumbnail_px)
     except DecodeError:
@@ -107,16 +94,16 @@ def decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_p
 
 
 def _decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int) -> DecodedImage:
-    with open_image(data, limits.max_pixels) as image:
-        _check_size(image, limits)
+    with open_image(data, limits.max_pixels, is_isolated_allowed=limits.is_isolated_allowed) as image:
         width, height = image.size
+        check_pixels(width, height, image.format, limits.max_pixels)
         shrink = _choose_shrink(width, height, spec)  # the same with and without a thumbnail, so that the pixels are too
         drafted = None
         if shrink < 1 and spec.resample != "nearest":  # which takes single pixels instead of averages
             drafted = image.draft("RGB", (math.ceil(width * shrink), math.ceil(height * shrink)))  # JPEG only: decode it smaller
         load_pixels(image)
         orientation, taken_at = _read_exif(image, data)
-        upright = replace_image(image, image.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else image)
+        upright = replace_image(image, image.transpose(TRANSPOSES[orientation]) if orientation in TRANSPOSES else image)
         # `crop` and `stretch` reproduce the preprocessing of others: exactly, except for JPEGs decoded smaller.
         whole = spec.fit in ("pad", "squash")
         layer = convert_to_layer(upright, factor=max(1, int(1 / shrink)) if whole else 1)
@@ -142,19 +129,6 @@ def _decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_
             perceptual_hash=compute_perceptual_hash(small if whole else rgb),
             thumbnail=thumbnail,
         )
-
-
-def _check_size(image: PilImage, limits: DecodeLimits) -> None:
-    width, height = image.size
-    double = image.format in DOUBLE_MEMORY_FORMATS
-    max_pixels = limits.max_pixels // 2 if double else limits.max_pixels
-    if width * height > max_pixels:
-        raise DecompressionBomb(
-            f"decompression bomb? {width} x {height} pixels exceed the limit of {max_pixels}"
-            + (f" for {image.format}, half of the limit for other formats" if double else "")
-        )
-    if max(width, height) > MAX_SIDE_PX:
-        raise DecompressionBomb(f"decompression bomb? a side of {max(width, height)} pixels exceeds the limit of {MAX_SIDE_PX}")
 
 
 def _choose_shrink(width: int, height: int, spec: ImageSpec) -> float:

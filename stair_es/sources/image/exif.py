@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 MAX_ENTRIES = 4_096
 """Entries read per directory. Programs and cameras write a few dozen."""
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -19,6 +21,18 @@ _BYTE_TYPES = (1, 2, 6, 7)
 """Types of bytes, which readers keep as bytes; each value of another type becomes a number."""
 _NUMBERS = {3: "H", 4: "L", 8: "h", 9: "l", 13: "L", 16: "Q", 17: "q", 18: "Q"}
 _MAX_TEXT_CHARS = 64
+
+
+TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> transpose that makes it upright. `ImageOps.exif_transpose` also rewrites EXIF and fails if it is broken."""
 
 
 class TiffEntry(NamedTuple):
@@ -77,6 +91,17 @@ class TiffDirectories:
         """Return an entry's first value if it is a whole number."""
         value = self._unpack(_NUMBERS[entry.type], entry.offset) if entry.type in _NUMBERS and entry.value_count else -1
         return value if value >= 0 else None
+
+    def read_numbers(self, entry: TiffEntry, max_count: int) -> list[int]:
+        """Return an entry's whole numbers, at most `max_count` of them."""
+        format_ = _NUMBERS.get(entry.type, "")
+        count = min(entry.number_count, max_count) if format_ else 0
+        return [self._unpack(format_, entry.offset + i * _SIZES[entry.type]) for i in range(count)]
+
+    def find_next(self, offset: int) -> int:
+        """Return the offset of the directory after the one at `offset`; 0 or -1 if there is none."""
+        start = offset + (8 if self._big else 2)
+        return self._unpack("Q" if self._big else "L", start + self.count_entries(offset) * self._entry.size)
 
     def read_text(self, entry: TiffEntry) -> str | None:
         """Return an entry's text, at most 64 characters."""

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 from PIL import Image, UnidentifiedImageError
 
 from stair_es.config.defaults import MAX_PIXELS
-from stair_es.errors import DecompressionBomb
-from stair_es.sources.image.bombs import ReadBudgetBytesIO
+from stair_es.errors import DecodeError, DecompressionBomb
+from stair_es.sources.image.bombs import ReadBudgetBytesIO, check_decompression_bomb
+from stair_es.sources.image.exif import find_exif_block
+from stair_es.sources.image.isolated import find_isolated_format, open_isolated
+from stair_es.sources.image.raw import read_raw
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -54,17 +57,37 @@ class _PixelAllowance:
 _allowance = _PixelAllowance()
 
 
-def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> PilImage:
-    """Open an image file of a known format without decoding its pixels. The caller checks its size.
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS, *, is_isolated_allowed: bool = True) -> PilImage:
+    """Open an image file of a known format; of a RAW file, the picture in it. The caller checks its size.
+
+    Pixels aren't decoded, except those of `ISOLATED_FORMATS`, whose headers no process but their own reads.
 
     `PIL.Image.open` would apply Pillow's own limit, which belongs to the whole process, so the decoders are called directly.
     `max_pixels` is for decoders that need memory for all pixels to open an image.
 
     Raises:
-        DecodeError: If such a decoder refuses the size.
+        DecodeError: If such a decoder refuses the size, decoding takes far more time or memory than the pixels suggest, or the
+            format isn't installed or isn't allowed.
         UnidentifiedImageError: If it has no known format.
         Exception: If the decoder fails; hostile bytes may raise anything.
     """
+    if isolated := find_isolated_format(data):
+        if is_isolated_allowed:
+            return open_isolated(data, isolated, max_pixels)
+        raise DecodeError(f"{isolated.name} isn't accepted here: convert it to JPEG or PNG", code="format-not-accepted")
+    if (raw := read_raw(data)) is None:
+        return _open_plain(data, max_pixels)
+    if not raw.preview:
+        raise DecodeError(f"a RAW file ({raw.format}) without a picture that its camera has made", code="no-raw-preview")
+    image = _open_plain(raw.preview, max_pixels)
+    image.format = raw.format
+    if not find_exif_block(image.info):
+        image.info["exif"] = raw.exif
+    return image
+
+
+def _open_plain(data: bytes, max_pixels: int) -> PilImage:
+    check_decompression_bomb(data, max_pixels)
     try:
         return _open_with_decoders(data)
     except Image.DecompressionBombError as error:  # of WebP, whose decoder checks before it allocates

@@ -8,8 +8,8 @@ from typing import Literal, Protocol, TypeAlias
 
 from stair_es.sources.base import ListingFailure, Locator
 
-LeftOutReason: TypeAlias = Literal["hidden", "links"]
-"""Why a file or folder is left out: its name is hidden, or it is a link out of the source."""
+LeftOutReason: TypeAlias = Literal["hidden", "links", "pairs"]
+"""Why a file or folder is left out: a hidden name, a link out of the source, a RAW file with a picture beside it."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,18 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 from stair_es.errors import ReadError
 from stair_es.system.user_files import NotARegularFile, open_regular_file
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif", ".avifs"}
-    | {".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".heics", ".heifs"})
+JXL_SUFFIXES = frozenset({".jxl"})
+JPEG_2000_SUFFIXES = frozenset({".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"})
+RAW_SUFFIXES = frozenset(
+    {".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".orf", ".rw2", ".raf", ".pef", ".srw", ".3fr", ".erf"}
+)
+IMAGE_SUFFIXES = HEIF_SUFFIXES.union(
+    JXL_SUFFIXES,
+    JPEG_2000_SUFFIXES,
+    RAW_SUFFIXES,
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif", ".avifs"},
+    {".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"},
 )
 _PACKED = ("", ".gz")
 PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 
 from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOptions
-from stair_es.sources.io.files import FileSource
+from stair_es.sources.image.isolated import get_readable_suffixes
+from stair_es.sources.io.files import FileLister, FileSource, LeftOutReason, ListedFile
 from stair_es.sources.io.local_listing import LocalFileLister
 from stair_es.sources.io.remote_listing import RemoteFileLister
-from stair_es.sources.io.uris import IMAGE_SUFFIXES, get_scheme, is_container
+from stair_es.sources.io.uris import RAW_SUFFIXES, get_scheme, has_suffix, is_container
 
 
 class ImageFileSource(FileSource):
     """A source whose images are individual files."""
 
+    def __init__(self, files: FileLister, *, skip_raw_pairs: bool = False) -> None:
+        super().__init__(files)
+        self._skip_raw_pairs = skip_raw_pairs
+        self._pairs = 0
+
+    @property
+    def left_out(self) -> Mapping[LeftOutReason, int]:
+        """Return reason -> number of files and folders left out."""
+        return {**super().left_out, "pairs": self._pairs}
+
     def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield one item per file."""
-        for file in self._files.list_files():
+        files = self._files.list_files()
+        for file in self._drop_raw_pairs(files) if self._skip_raw_pairs else files:
             yield file if isinstance(file, ListingFailure) else SourceItem(file.uri, self.uri, file.locator, file.version)
+
+    def _drop_raw_pairs(self, files: Iterable[ListedFile | ListingFailure]) -> Iterator[ListedFile | ListingFailure]:
+        """Yield the files without the RAW files of groups with another picture; those of a group are listed one after another."""
+        for _, group in groupby(files, lambda file: file.uri.rpartition(".")[0]):
+            found = list(group)  # a few suffixes
+            kept = [file for file in found if not has_suffix(file.uri, RAW_SUFFIXES)] or found
+            self._pairs += len(found) - len(kept)
+            yield from kept
 
 
 class FolderKind:
@@ -32,9 +53,9 @@ class FolderKind:
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without listing it."""
-        files = LocalFileLister(argument, IMAGE_SUFFIXES, options.walk)
+        files = LocalFileLister(argument, get_readable_suffixes(), options.walk)
         files.check_exists()
-        return ImageFileSource(files)
+        return ImageFileSource(files, skip_raw_pairs=options.walk.skip_raw_pairs)
 
 
 FOLDER_KIND = FolderKind()
@@ -55,7 +76,8 @@ class ObjectsKind:
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without listing it."""
-        return ImageFileSource(RemoteFileLister(argument, IMAGE_SUFFIXES, options.walk))
+        files = RemoteFileLister(argument, get_readable_suffixes(), options.walk)
+        return ImageFileSource(files, skip_raw_pairs=options.walk.skip_raw_pairs)
 
 
 OBJECTS_KIND = ObjectsKind()

@@ -13,12 +13,13 @@ import orjson
 from stair_es.errors import ReadError, SourceError, UsageError
 from stair_es.optional import import_optional
 from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOptions
+from stair_es.sources.image.isolated import get_readable_suffixes
 from stair_es.sources.io.files import LeftOutReason, ListedFile
 from stair_es.sources.io.local_file import InlineBytes
 from stair_es.sources.io.local_listing import LocalFileLister
 from stair_es.sources.io.open_file import check_not_stdin, create_file_lister
 from stair_es.sources.io.remote import strip_credentials
-from stair_es.sources.io.uris import IMAGE_SUFFIXES, TAR_SUFFIXES, get_scheme, has_source_suffix, is_hidden
+from stair_es.sources.io.uris import TAR_SUFFIXES, get_scheme, has_source_suffix, is_hidden
 from stair_es.sources.kinds.fields import describe_row_error, select_fields
 from stair_es.sources.kinds.table import ColumnTracker
 from stair_es.sources.kinds.tar import BrokenMember, MemberKind, TarMember, read_tar_members
@@ -58,6 +59,7 @@ class WebdatasetSource:
             create_file_lister(argument, TAR_SUFFIXES, options.walk, check=len(arguments) == 1) for argument in arguments
         ]
         self._options = options
+        self._image_suffixes = get_readable_suffixes()
         self._ignored = NameCounter()
         self._hidden = 0
         self._expected = ColumnTracker(options.columns.values())
@@ -180,7 +182,7 @@ class WebdatasetSource:
     def _is_image(self, suffix: str) -> bool:
         if self._options.image_column:
             return suffix == self._options.image_column.lower().lstrip(".")
-        return "." + suffix.rpartition(".")[2] in IMAGE_SUFFIXES
+        return "." + suffix.rpartition(".")[2] in self._image_suffixes
 
     def _find_kind(self, name: str) -> MemberKind | None:
         suffix = split_sample_key(name)[1]

@@ -256,7 +256,7 @@ class EncodingService:
 
     def _decode_image(self, image: bytes, encoder: Encoder) -> Pixels | DecodeError:
         try:
-            return decode_image(image, encoder.image_spec, self._limits.decode_limits).pixels_HWC
+            return decode_image(image, encoder.image_spec, self._limits.upload_limits).pixels_HWC
         except DecodeError as error:
             return error
 

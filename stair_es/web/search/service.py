@@ -121,7 +121,7 @@ class SearchService:
         state = self._states.get()
         policy = state.info.policy
         with self._limiter():
-            decoded = decode_image(data, state.encoder.image_spec, self._config.limits.decode_limits, _THUMBNAIL_PX)
+            decoded = decode_image(data, state.encoder.image_spec, self._config.limits.upload_limits, _THUMBNAIL_PX)
             with self._config.hooks.track_encoding("image"):
                 [vector] = state.encoder.encode_images(decoded.pixels_HWC[None])
         return {

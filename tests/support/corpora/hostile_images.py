@@ -1,6 +1,6 @@
 """Hostile images for tests. As a program it decodes them all under a memory limit and prints one JSON line for each.
 
-python tests/support/corpora/hostile_images.py
+PYTHONPATH=.:tests python tests/support/corpora/hostile_images.py
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pillow_heif
+import pillow_jxl  # noqa: F401  registers itself
 from PIL import Image
 
 from stair_es.errors import DecodeError
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.system.decoder_logs import disable_decoder_logs
 from stair_es.types import ImageSpec
+from support.corpora.raw_files import build_raw, encode_jpeg
 
 MAX_MIB = 1_200
 """That decoding one may take beside what the process has: 8 bytes for each of 128 million pixels, and some."""
@@ -45,6 +48,8 @@ def encode_image(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+pillow_heif.register_heif_opener()
+ISOLATED = ("HEIF", "JXL", "JPEG2000")
 RED = Image.new("RGB", (64, 48), (200, 30, 20))
 NOISE = Image.effect_noise((96, 96), 80)
 
@@ -58,11 +63,15 @@ def list_images() -> Iterator[HostileImage]:
     yield from _tiff()
     yield from _jpeg()
     yield from _others()
+    yield from _isolated()
+    yield from _raw()
 
 
 def _damaged() -> Iterator[HostileImage]:
     rng = random.Random(7)
-    files = {kind: encode_image(NOISE.convert("RGB"), kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "PPM")}
+    files = {
+        kind: encode_image(NOISE.convert("RGB"), kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "PPM", *ISOLATED)
+    }
     for mode, compression in (("1", "group4"), ("L", "tiff_lzw"), ("RGB", "jpeg"), ("RGB", "tiff_deflate"), ("L", "packbits")):
         files[f"TIFF {compression}"] = encode_image(NOISE.convert(mode), "TIFF", compression=compression)
     for kind, data in files.items():
@@ -238,7 +247,7 @@ def _jpeg() -> Iterator[HostileImage]:
 
 def _others() -> Iterator[HostileImage]:
     yield HostileImage("nothing", b"", "empty")
-    for kind in ("ICO", "ICNS", "TGA", "PCX", "DDS", "IM", "JPEG2000", "EPS", "PDF", "SGI"):
+    for kind in ("ICO", "ICNS", "TGA", "PCX", "DDS", "IM", "EPS", "PDF", "SGI"):
         image = RED.resize((64, 64)).convert("RGBA") if kind in ("ICO", "ICNS") else RED
         yield HostileImage(kind, encode_image(image, kind), "not an image")
     for name, data in (
@@ -256,6 +265,45 @@ def _others() -> Iterator[HostileImage]:
     offset = large.index(b"ispe") + 8
     yield HostileImage("AVIF that says 16 x 16", large[:offset] + struct.pack(">LL", 16, 16) + large[offset + 8 :])
     yield HostileImage("AVIF of 36 million pixels", large, None)
+
+
+def _isolated() -> Iterator[HostileImage]:
+    heif = encode_image(RED, "HEIF")
+    offset = heif.index(b"ispe") + 8
+    for width, height in ((60_000, 60_000), (2**31, 2**31), (8_000, 8_000), (0, 0)):
+        sized = heif[:offset] + struct.pack(">LL", width, height) + heif[offset + 8 :]
+        yield HostileImage(f"HEIF that says {width} x {height}", sized, "exceed" if width == 60_000 else "")
+    for count in (2**32 - 1, 2**16):
+        at = heif.index(b"iloc") + 8
+        yield HostileImage(f"HEIF of {count} places", heif[:at] + struct.pack(">L", count) + heif[at + 4 :])
+    jp2 = encode_image(RED, "JPEG2000")
+    offset = jp2.index(b"\xff\x51") + 6
+    for width, height in ((60_000, 60_000), (7_900, 7_900), (1, 2**31)):
+        sized = jp2[:offset] + struct.pack(">LL", width, height) + jp2[offset + 8 :]
+        header = jp2.index(b"ihdr") + 4
+        yield HostileImage(f"JPEG 2000 that says {width} x {height}", sized)
+        yield HostileImage(
+            f"JPEG 2000 whose head says {height} x {width}",
+            sized[:header] + struct.pack(">LL", height, width) + sized[header + 8 :],
+        )
+    yield HostileImage("JPEG XL of nothing", b"\xff\x0a" + bytes(2_000_000), " ")
+    yield HostileImage("JPEG XL, boxes in boxes", b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0\0\0\x08jxlp" * 1_000_000, " ")
+    yield HostileImage("JPEG 2000, boxes of nothing", b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x08free" * 1_000_000, " ")
+    yield HostileImage("HEIF, boxes of nothing", b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + b"\0\0\0\x08free" * 1_000_000, " ")
+    yield HostileImage("HEIF of a short head", b"\0\0\0\x18ftypheic", " ")
+
+
+def _raw() -> Iterator[HostileImage]:
+    yield HostileImage("RAW of 10 million starts", build_raw("DNG", None) + b"\xff\xd8\xff\xe0" * 10_000_000, "without a picture")
+    pictures = encode_jpeg(RED) * 20_000
+    yield HostileImage("RAW of 20,000 pictures", build_raw("NEF", None) + pictures, None)
+    below = struct.pack("<H", 1) + struct.pack("<HHLL", 330, 4, 1_000_000, 400) + struct.pack("<L", 400)
+    numbers = build_tiff((330, 4, 1_000_000, 500), body=below.ljust(100, b"\0") + struct.pack("<L", 400) * 1_000_000)
+    yield HostileImage("TIFF of a million directories", numbers, "numbers")
+    yield HostileImage("RAW whose directory is below itself", build_tiff((330, 4, 1, 8), (262, 3, 1, 32803)), "without a picture")
+    jpeg = bytearray(encode_jpeg(RED))
+    struct.pack_into(">HH", jpeg, jpeg.index(b"\xff\xc0") + 5, 65_535, 65_535)
+    yield HostileImage("RAW whose picture says 65535 x 65535", build_raw("CR2", RED) + jpeg, "exceed the limit")
 
 
 def _kib(field: str) -> int:

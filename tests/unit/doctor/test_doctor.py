@@ -247,7 +247,7 @@ def test_other_checks_run_without_cluster_and_configuration(tmp_path: Path, monk
     assert results["ok"] is False
     assert (by_check["configuration"]["state"], "'index'" in by_check["configuration"]["remedy"]) == ("fail", True)
     assert (by_check["node"]["state"], by_check["node"]["remedy"]) == ("warn", "stair-es node up")
-    assert {by_check[name]["state"] for name in ("python", "packages", "plugins")} == {"ok"}
+    assert {by_check[name]["state"] for name in ("python", "packages", "formats", "plugins")} == {"ok"}
     assert all(each["remedy"] for each in results["findings"] if each["state"] != "ok")
     assert not (tmp_path / "home").exists(), "nothing is created"
     shown = CliRunner().invoke(app, ["doctor", "--model", "nothing", "--url", "http://127.0.0.1:1"])

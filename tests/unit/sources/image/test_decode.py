@@ -17,6 +17,7 @@ from PIL.Image import Transpose
 from support.errors import expect_error
 from support.strategies import draw_damaged_bytes
 
+from stair_es.config.defaults import MAX_PIXELS
 from stair_es.errors import DecodeError
 from stair_es.sources.image.decode import DecodedImage, DecodeLimits, decode_image
 from stair_es.types import ImageSpec, ResizeMode
@@ -31,8 +32,8 @@ def save_image(image: Image.Image, format_: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def decode_bytes(data: bytes, thumbnail_px: int = 0, **limits: int) -> DecodedImage:
-    return decode_image(data, SPEC, DecodeLimits(**limits), thumbnail_px)
+def decode_bytes(data: bytes, thumbnail_px: int = 0, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+    return decode_image(data, SPEC, DecodeLimits(max_pixels=max_pixels), thumbnail_px)
 
 
 def get_center(decoded: DecodedImage) -> list[int]:
