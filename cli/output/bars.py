@@ -122,7 +122,7 @@ def format_hit(rank: int, hit: Hit, terminal: TerminalInfo, *, explain: bool) ->
         (format_weight(hit.score), "bold green"),
         "  ",
         (escape_control(display_path(hit.uri) or hit.id, terminal.encoding), link),
-        (_format_copies(len(hit.duplicates)), "dim"),
+        (_format_folded(hit), "dim"),
     )
     lines = [head]
     texts = (hit.source.get(name) for name in ("title", "caption"))
@@ -190,8 +190,10 @@ def _format_score_sum(hit: Hit, terminal: TerminalInfo) -> Text:
     )
 
 
-def _format_copies(count: int) -> str:
-    return f"  +{count} {'copy' if count == 1 else 'copies'}" if count else ""
+def _format_folded(hit: Hit) -> str:
+    count = len(hit.duplicates)
+    one, more = ("page", "pages") if hit.document_uri else ("copy", "copies")
+    return f"  +{count} {one if count == 1 else more}" if count else ""
 
 
 def _count_significant(contributions: Sequence[float]) -> int:

@@ -171,6 +171,8 @@ def _fetch_image(image: Pending, config: WorkerConfig) -> Fetched | VersionChang
         modified_at=read.modified_at,
         sha256=sha256,
         fingerprint=config.compute_fingerprint(sha256, item),
+        format=read.format,
+        fields=read.fields,
     )
 
 
@@ -199,7 +201,7 @@ def _prepare_part(part: Batch, config: WorkerConfig) -> None:
             except DecodeError as error:
                 part.images[i] = Outcome(fetched.item, "failed", "decode", error.message)
                 continue
-            part.images[i] = Prepared(fetched, decoded, fetched.item.fields)
+            part.images[i] = Prepared(fetched, decoded, {**fetched.item.fields, **fetched.fields})
     if config.enrichers:
         with part.time_stage("enrich"):
             for spec in config.enrichers:
@@ -297,7 +299,7 @@ def _build_metadata(image: Prepared) -> ImageMetadata:
         perceptual_hash=decoded.perceptual_hash,
         width=decoded.width,
         height=decoded.height,
-        format=decoded.format,
+        format=fetched.format or decoded.format,
         taken_at=decoded.taken_at,
         thumbnail=decoded.thumbnail,
         colors=decoded.colors,

@@ -72,6 +72,9 @@ class Fetched:
     modified_at: str | None
     sha256: str
     fingerprint: str
+    format: str | None = None
+    """See `ReadResult`, as for `fields`."""
+    fields: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from stair_es.cluster.documents.document import IMPACT_SCALE
 from stair_es.errors import QueryError
 from stair_es.search.dsl.pagination import Cursor
 from stair_es.search.query import SearchQuery
-from stair_es.search.results import Hit, SearchResult
+from stair_es.search.results import Hit, SearchResult, get_document_uri
 
 _ROUNDING = 1e-5
 """Relative error of a sum in float32, with a margin. Stored weights are truncated, which only makes a score smaller."""
@@ -127,7 +127,9 @@ def collect_pictures(fetch: Callable[[Cursor | None], SearchResult], k: int, aft
 
 
 def fold_duplicates(hits: Iterable[Hit]) -> tuple[Hit, ...]:
-    """Fold hits that show the same picture into the best of them, as its `duplicates`; the order stays.
+    """Fold hits that show the same picture, or pages of the same document, into the best of them, as its `duplicates`.
+
+    The order stays.
 
     The `source` of hits needs `sha256`, `perceptual_hash`, `width`, `height`, `tokens` and `colors`; without these fields, except
     `colors`, nothing is folded.
@@ -138,7 +140,16 @@ def fold_duplicates(hits: Iterable[Hit]) -> tuple[Hit, ...]:
     for hit in hits:
         keys = _list_keys(hit.source)
         candidates = sorted({place for key in keys for place in places.get(key, ())})
-        place = next((place for place in candidates if is_same_picture(kept[place].source, hit.source)), None)
+        document = get_document_uri(hit.source)
+        place = next(
+            (
+                place
+                for place in candidates
+                if is_same_picture(kept[place].source, hit.source)
+                or (document is not None and document == get_document_uri(kept[place].source))
+            ),
+            None,
+        )
         if place is not None:
             copies[place].append(hit)
             continue
@@ -150,9 +161,14 @@ def fold_duplicates(hits: Iterable[Hit]) -> tuple[Hit, ...]:
 
 
 def is_same_picture(source: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Check whether two documents show the same picture: the same bytes, or nearly the same pixels, shape, colors and tokens."""
+    """Check whether two documents show the same picture: the same bytes, or nearly the same pixels, shape, colors and tokens.
+
+    Pages of text look alike: only the same bytes count for them.
+    """
     if source.get("sha256") and source.get("sha256") == other.get("sha256"):
         return True
+    if get_document_uri(source) or get_document_uri(other):
+        return False
     hashes = [_parse_hash(each.get("perceptual_hash")) for each in (source, other)]
     if hashes[0] is None or hashes[1] is None or (hashes[0] ^ hashes[1]).bit_count() > MAX_BITS:
         return False
@@ -178,6 +194,8 @@ def _list_keys(source: Mapping[str, Any]) -> list[object]:
     """List keys of which two documents of the same picture have at least one in common."""
     digest, value = source.get("sha256"), _parse_hash(source.get("perceptual_hash"))
     keys: list[object] = [digest] if isinstance(digest, str) and digest else []
+    if document := get_document_uri(source):
+        return [*keys, document]
     return keys if value is None else [*keys, *((band, value >> (8 * band) & 0xFF) for band in range(_BANDS))]
 
 

@@ -15,6 +15,7 @@ from stair_es.feature_names import escape_feature, unescape_feature
 from stair_es.search.dsl.pagination import Cursor, build_cursor
 from stair_es.search.query import EMPTY_VECTOR
 from stair_es.search.request import CAPTION_WORD
+from stair_es.sources.io.uris import split_page_uri
 from stair_es.types import QueryType
 
 if TYPE_CHECKING:
@@ -69,9 +70,21 @@ class Hit:
     """Hits that show the same picture, if they were folded: see `SearchOptions.fold_duplicates`."""
 
     @property
+    def document_uri(self) -> str | None:
+        """The URI of the document of which it is a page; None for an image."""
+        return get_document_uri(self.source)
+
+    @property
     def text_score(self) -> float:
         """The part of the score that is not from matching tokens: that of the caption."""
         return self.score - sum(contribution.contribution for contribution in self.contributions)
+
+
+def get_document_uri(source: Mapping[str, Any]) -> str | None:
+    """Return the URI of the document of which a hit is a page; None for an image, whatever a field `parent` of its own says."""
+    uri, parent = source.get("uri"), source.get("parent")
+    is_page = isinstance(uri, str) and isinstance(parent, str) and split_page_uri(uri)[0] == parent != uri
+    return str(parent) if is_page else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,10 @@ class ReadResult:
     """Version of these bytes as reported when reading them (an HTTP ETag); None if the store reports none."""
     modified_at: str | None = None
     """When the bytes were last modified, as reported by their store, in the format of `ingested_at`; None if unknown."""
+    format: str | None = None
+    """Format of the document whose page the image is; None for an image of its own."""
+    fields: Mapping[str, Json] = field(default_factory=dict)
+    """Further fields of the document in the index that only its bytes tell, such as the text of a page."""
 
 
 class Locator(Protocol):

@@ -15,8 +15,9 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from stair_es.errors import UsageError
+from stair_es.sources.image.pages import render_numbered_page
 from stair_es.sources.image.pillow import open_image
-from stair_es.sources.io.uris import from_file_uri, split_image_uri
+from stair_es.sources.io.uris import from_file_uri, split_image_uri, split_page_uri
 
 FileKey: TypeAlias = tuple[str, int, int]
 """Path, modification time (ns) and size."""
@@ -100,6 +101,7 @@ class AllowedRoots:
         if not self.folders:
             return None
         try:
+            uri, _ = split_page_uri(uri)
             parts = urlsplit(uri)
             if parts.scheme != "file" or parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
                 return None
@@ -170,7 +172,8 @@ class DownloadResponse(StreamingResponse):
 def open_download(roots: AllowedRoots, uri: str, max_bytes: int, max_pixels: int) -> Download | None:
     """Open the file at a URI for a download; None if there is no such file, it may not be shown, or it isn't an image.
 
-    Only images can be downloaded: writers of the index choose the URI, and must not get other files below a root.
+    For a page it is the whole document. Only images and documents can be downloaded: writers of the index choose the URI, and
+    must not get other files below a root.
     """
     opened = roots.open(uri, max_bytes)
     if opened is None:
@@ -178,12 +181,16 @@ def open_download(roots: AllowedRoots, uri: str, max_bytes: int, max_pixels: int
     file, _ = opened
     try:
         data = file.read()
-        open_image(data, max_pixels).close()
+        document, page = split_page_uri(uri)
+        if page is None:
+            open_image(data, max_pixels).close()
+        else:
+            render_numbered_page(data, page, max_pixels)
         file.seek(0)
     except Exception:  # noqa: BLE001  decoders raise anything on hostile bytes
         file.close()
         return None
-    return Download(name=build_file_name(uri), size_bytes=len(data), file=file)
+    return Download(name=build_file_name(document), size_bytes=len(data), file=file)
 
 
 def build_file_name(uri: str) -> str:

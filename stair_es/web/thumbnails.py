@@ -17,7 +17,9 @@ from stair_es.config.defaults import THUMBNAIL_PX
 from stair_es.errors import DecodeError
 from stair_es.inspection.stored_document import get_stored_fields, parse_thumbnail
 from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.sources.image.pages import render_numbered_page
 from stair_es.sources.image.pillow import open_image
+from stair_es.sources.io.uris import split_page_uri
 from stair_es.types import ImageSpec
 from stair_es.web.config import ServerConfig
 from stair_es.web.errors import build_not_found
@@ -92,16 +94,17 @@ class ThumbnailService:
             original = self._roots.read(uri, self._limits.original_bytes)
             if original is None:
                 raise build_not_found(id_)
-            cached = self.cache.get((side_px, original.key))
+            page = split_page_uri(uri)[1]
+            cached = self.cache.get((side_px, original.key, page))
             if cached is not None:
                 return cached
             try:
-                rendered = render_image(
-                    original.data, side_px, "JPEG" if side_px == ORIGINAL_PX else "WEBP", self._limits.decode_limits
-                )
+                limits = self._limits.decode_limits
+                data = original.data if page is None else render_numbered_page(original.data, page, limits.max_pixels)
+                rendered = render_image(data, side_px, "JPEG" if side_px == ORIGINAL_PX else "WEBP", limits)
             except DecodeError:
                 raise build_not_found(id_) from None
-        return self.cache.put((side_px, original.key), rendered)
+        return self.cache.put((side_px, original.key, page), rendered)
 
     def _fetch_fields(self, id_: str) -> dict[str, Any]:
         source = get_stored_fields(self._cluster, self._config.index, id_, ["thumbnail", "fingerprint", "uri"])

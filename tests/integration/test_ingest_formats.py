@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pillow_jxl  # noqa: F401  registers itself
 import pytest
 from support.commands import CommandRunner
-from support.corpora.phone_folder import BROKEN, PAIRS, PHOTOS, build_phone_folder
+from support.corpora.phone_folder import BROKEN, DOCUMENTS, PAGES, PAIRS, PHOTOS, build_phone_folder
 from support.plugin_metadata import install_colors_plugin
 
 from stair_es.sources.image import isolated
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 PARTLY_FAILED = 3
-PICTURES = sum(PHOTOS.values())
+PICTURES = sum(PHOTOS.values()) + DOCUMENTS * PAGES
 FORMATS = {
     "heic": ("HEIF", "heic"),
     "jpg": ("JPEG", None),
@@ -77,9 +77,14 @@ def test_each_picture_is_searchable_or_named(runs: PhoneRuns, phone: Path) -> No
     report = runs.ingest(str(phone), "--dead-letters", str(letters))
     assert (predicted["seen"], report["seen"]) == (PICTURES + len(BROKEN),) * 2
     assert (report["written"], report["failed"]) == (PICTURES, len(BROKEN))
-    assert runs.count_formats() == {FORMATS[suffix][0]: count for suffix, count in PHOTOS.items()}
+    assert runs.count_formats() == {
+        "PDF": DOCUMENTS * PAGES,
+        **{FORMATS[suffix][0]: count for suffix, count in PHOTOS.items()},
+    }
     named = {Path(letter["uri"]).name for letter in map(json.loads, letters.read_text().splitlines())}
     assert named == set(BROKEN)
+    [lease] = runs.client.search(index=runs.index, body={"query": {"match": {"text": "number7"}}})["hits"]["hits"]
+    assert lease["_source"]["uri"].endswith("Contract%207.pdf#page=1")
     again = runs.ingest(str(phone), "--dead-letters", str(letters))
     assert (again["written"], again["unchanged"]) == (0, PICTURES)
 
@@ -93,11 +98,13 @@ def test_pictures_that_take_an_extra_are_named(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(isolated, "is_installed", lambda module: False)
     report = runs.ingest(str(phone))
     extras = {suffix: extra for suffix, (_, extra) in FORMATS.items() if extra}
-    assert report["written"] == PICTURES - sum(PHOTOS[suffix] for suffix in extras)
+    assert report["written"] == PICTURES - DOCUMENTS * PAGES - sum(PHOTOS[suffix] for suffix in extras)
     for suffix, extra in extras.items():
         [remark] = [remark for remark in report["remarks"] if f".{suffix}" in remark]
         assert f"[{extra}]" in remark
         assert str(PHOTOS[suffix] + sum(name.endswith(suffix) for name in BROKEN)) in remark
+    [remark] = [remark for remark in report["remarks"] if f"{DOCUMENTS} .pdf" in remark]
+    assert "[pdf]" in remark
     done = runs.command.run("ingest", str(phone / "IMG_BROKEN_1.heic"))  # named by itself
     assert "[heic]" in done.output
     doctor = json.loads(runs.command.run("doctor", "--json").stdout)

@@ -1,4 +1,4 @@
-"""Formats whose decoders are libraries in C with a record of holes: HEIF, JPEG XL and JPEG 2000, each decoded in a process apart.
+"""Formats whose decoders are libraries in C with a record of holes, HEIF, JPEG XL, JPEG 2000 and PDF: decoded in a process apart.
 
 What such a decoder can take or break is one image: it ends with pixels or with a `DecodeError`, and the next one gets another
 process (`isolated_worker`).
@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from PIL import Image
 
+from stair_es.config.defaults import MAX_PIXELS
 from stair_es.errors import DecodeError
 from stair_es.optional import format_install_command, is_installed
 from stair_es.sources.image.bombs import check_pixels, compute_max_pixels
@@ -69,6 +70,9 @@ ISOLATED_FORMATS = (
     IsolatedFormat("JPEG2000", JPEG_2000_SUFFIXES, "PIL.Jpeg2KImagePlugin", None),
 )
 
+PDF = IsolatedFormat("PDF", frozenset({".pdf"}), "pypdfium2", "pdf")
+TIFF = IsolatedFormat("TIFF", frozenset({".tif", ".tiff"}), "PIL.TiffImagePlugin", None)
+
 
 def find_isolated_format(data: bytes) -> IsolatedFormat | None:
     """Return the format of a file by its first bytes; None for all other formats."""
@@ -86,12 +90,13 @@ def find_isolated_format(data: bytes) -> IsolatedFormat | None:
 
 def list_missing_formats() -> list[IsolatedFormat]:
     """Return the formats whose decoders aren't installed."""
-    return [each for each in ISOLATED_FORMATS if not each.is_installed]
+    return [each for each in (*ISOLATED_FORMATS, PDF) if not each.is_installed]
 
 
-def get_readable_suffixes() -> frozenset[str]:
-    """Return the suffixes of images that can be read: all but those of missing formats."""
-    return IMAGE_SUFFIXES.difference(*(each.suffixes for each in list_missing_formats()))
+def get_readable_suffixes(*, with_documents: bool = False) -> frozenset[str]:
+    """Return the suffixes of images that can be read, all but those of missing formats, and of documents on request."""
+    documents = PDF.suffixes if with_documents else frozenset[str]()
+    return (IMAGE_SUFFIXES | documents).difference(*(each.suffixes for each in list_missing_formats()))
 
 
 def open_isolated(data: bytes, kind: IsolatedFormat, max_pixels: int) -> PilImage:
@@ -101,23 +106,53 @@ def open_isolated(data: bytes, kind: IsolatedFormat, max_pixels: int) -> PilImag
         DecodeError: If it can't be decoded, takes too many pixels, too much time or memory, or its decoder isn't installed or
             crashes.
     """
+    answer, pixels = _run_worker(data, kind, max_pixels)
+    image = Image.frombytes(answer["mode"], tuple(answer["size"]), pixels)
+    image.format = kind.name
+    image.info.update((name, base64.b64decode(answer[name])) for name in ("exif", "xmp") if name in answer)
+    return image
+
+
+def count_pages(data: bytes) -> int:
+    """Count the pages of a PDF, in a process apart.
+
+    Raises:
+        DecodeError: If it is damaged or encrypted, or takes too much time or memory.
+    """
+    answer, _ = _run_worker(data, PDF, MAX_PIXELS, page=0)
+    return int(answer["pages"])
+
+
+def render_page(data: bytes, kind: IsolatedFormat, page: int, max_pixels: int = MAX_PIXELS) -> tuple[bytes, str]:
+    """Render a page of a PDF (1 for the first one), or a directory of a TIFF (0 for the first one), in a process apart.
+
+    Returns:
+        A PNG, and the text of the page; empty if it has none.
+
+    Raises:
+        DecodeError: As `open_isolated`.
+    """
+    answer, png = _run_worker(data, kind, max_pixels, page=page)
+    return png, str(answer.get("text", ""))
+
+
+def _run_worker(data: bytes, kind: IsolatedFormat, max_pixels: int, page: int | None = None) -> tuple[dict[str, Any], bytes]:
+    """Return the answer to a task, and its bytes; raise DecodeError if it has failed."""
     if not kind.is_installed:
         raise DecodeError(f"{kind.name} is read with an extra: {format_install_command(kind.extra)}", code="format-not-installed")
     worker = _take_worker()
     try:
-        answer, pixels = worker.decode(data, kind, compute_max_pixels(kind.name, max_pixels))
+        answer, payload = worker.run(data, kind, compute_max_pixels(kind.name, max_pixels), page)
     except BaseException:  # an interruption, too: the next image would get the rest of this answer
         worker.end()
         raise
     _idle.put(worker)
     if "error" in answer:
         raise DecodeError(str(answer["error"]), code=str(answer["code"]))
-    width, height = answer["size"]
-    check_pixels(width, height, kind.name, max_pixels)
-    image = Image.frombytes(answer["mode"], (width, height), pixels)
-    image.format = kind.name
-    image.info.update((name, base64.b64decode(answer[name])) for name in ("exif", "xmp") if name in answer)
-    return image
+    if "size" in answer:
+        width, height = answer["size"]
+        check_pixels(width, height, kind.name, max_pixels)
+    return answer, payload
 
 
 class _Worker:
@@ -134,14 +169,14 @@ class _Worker:
             start_new_session=True,
         )
 
-    def decode(self, data: bytes, kind: IsolatedFormat, max_pixels: int) -> tuple[dict[str, Any], bytes]:
-        """Return the answer of the process and the pixels.
+    def run(self, data: bytes, kind: IsolatedFormat, max_pixels: int, page: int | None) -> tuple[dict[str, Any], bytes]:
+        """Return the answer of the process and the bytes that belong to it.
 
         Raises:
             DecodeError: If it has ended, or answers something else.
         """
         limits = ForkLimits(max_pixels=max_pixels, max_memory_bytes=MAX_MEMORY_BYTES, max_cpu_s=MAX_CPU_S, max_wall_s=MAX_WALL_S)
-        request = {"format": kind.name, "module": kind.module, "bytes": len(data), "limits": asdict(limits)}
+        request = {"format": kind.name, "module": kind.module, "page": page, "bytes": len(data), "limits": asdict(limits)}
         timer = threading.Timer(MAX_WALL_S + _PATIENCE_S, self.end)
         timer.start()
         try:
@@ -150,14 +185,14 @@ class _Worker:
             self._stdin.flush()
             answer = json.loads(self._stdout.readline(_MAX_ANSWER_BYTES))
             size = int(answer.get("bytes", 0))
-            pixels = self._stdout.read(size) if size <= max_pixels * max(RASTER_MODES.values()) else b""
+            payload = self._stdout.read(size) if size <= max_pixels * max(RASTER_MODES.values()) else b""
         except (OSError, ValueError, KeyError, TypeError):
-            pixels, size, answer = b"", -1, {}
+            payload, size, answer = b"", -1, {}
         finally:
             timer.cancel()
-        if len(pixels) != size:
+        if len(payload) != size:
             raise DecodeError("the process of the decoder has ended", code="decoder-crashed")
-        return answer, pixels
+        return answer, payload
 
     @property
     def _stdin(self) -> IO[bytes]:

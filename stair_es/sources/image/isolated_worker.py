@@ -1,4 +1,4 @@
-"""The program that decodes images apart: it loads the decoders once, and forks for each image, so that none outlives its image.
+"""The program that decodes images and pages apart: it loads the decoders once, and forks for each of them.
 
 It reads requests from standard input and answers on standard output: each is a line of JSON and the bytes that it announces. The
 fork has limits of memory and time, can open no file and no socket, and its parent has no variables of the environment. That
@@ -8,6 +8,7 @@ bounds what a damaged file can take. It isn't a sandbox: an exploit that brings 
 from __future__ import annotations
 
 import base64
+import codecs
 import importlib
 import io
 import json
@@ -30,13 +31,36 @@ Header: TypeAlias = dict[str, Any]
 RASTER_MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "I;16": 2}
 """Modes of Pillow in which pixels are sent, and their bytes for each pixel. Others are converted to RGBA."""
 MAX_METADATA_BYTES = 1 << 20
+PAGE_PX = 2048
+"""Longer side of a rendered page: 175 dots per inch of A4, so that small print can be read."""
+MAX_PAGE_SCALE = 4.0
+"""Pixels for each point of a small page."""
+MAX_PAGE_CHARS = 100_000
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _MAX_REASON_CHARS = 400
 _OPTIONS = {
     "pillow_heif.options": {"DECODE_THREADS": 1, "THUMBNAILS": False, "DEPTH_IMAGES": False, "AUX_IMAGES": False},
     "pillow_jxl.JpegXLImagePlugin": {"DECODE_THREADS": 0},
 }
 """Variables of the decoders' modules: one thread, and nothing but the picture itself."""
-_DECODERS = {"HEIF": "HeifImageFile", "JXL": "JXLImageFile", "JPEG2000": "Jpeg2KImageFile"}
+_DECODERS = {
+    "HEIF": "HeifImageFile",
+    "JXL": "JXLImageFile",
+    "JPEG2000": "Jpeg2KImageFile",
+    "PDF": "PdfDocument",
+    "TIFF": "TiffImageFile",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a fork does: decode an image, or read a page of a document."""
+
+    decoder: Any
+    """A class of a plugin of Pillow, or of pypdfium2."""
+    format: str
+    page: int | None
+    """None for an image. Of a PDF 1 for the first page, and 0 for the number of pages; of a TIFF 0 for the first directory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,18 +84,21 @@ def main() -> None:
             module = request["module"]
             if module not in decoders:
                 decoders[module] = load_decoder(module, request["format"])
-            answer, pixels = _decode_in_fork(decoders[module], data, ForkLimits(**request["limits"]))
+            task = Task(decoders[module], request["format"], request["page"])
+            answer, payload = _run_in_fork(task, data, ForkLimits(**request["limits"]))
         except ImportError as error:
-            answer, pixels = {"error": f"{request['module']} can't be imported: {error}", "code": "format-not-installed"}, None
+            answer, payload = {"error": f"{request['module']} can't be imported: {error}", "code": "format-not-installed"}, None
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
-        if pixels is not None:
-            sys.stdout.buffer.write(memoryview(pixels)[: answer["bytes"]])
+        if payload is not None:
+            sys.stdout.buffer.write(memoryview(payload)[: answer["bytes"]])
         sys.stdout.buffer.flush()
 
 
 def load_decoder(module: str, format_: str) -> Any:  # noqa: ANN401  classes of Pillow's plugins
     """Import the decoder of a format."""
-    Image.init()  # a decoder may open a part with another one, and a fork can't open files
+    Image.init()  # a decoder may open a part with another one, and a fork can't open files, also not of modules
+    for encoding in ("utf-8", "utf-16-le", "latin-1", "ascii"):
+        codecs.lookup(encoding)
     decoder = getattr(importlib.import_module(module), _DECODERS[format_])
     for name, options in _OPTIONS.items():
         if name in sys.modules:
@@ -79,23 +106,23 @@ def load_decoder(module: str, format_: str) -> Any:  # noqa: ANN401  classes of 
     return decoder
 
 
-def _decode_in_fork(decoder: Any, data: bytes, limits: ForkLimits) -> tuple[Header, mmap.mmap | None]:  # noqa: ANN401
-    """Return the answer and the memory with the pixels; the answer has an error if the fork has ended without one."""
-    pixels = mmap.mmap(-1, max(1, limits.max_pixels * max(RASTER_MODES.values())))  # takes memory as it is written
+def _run_in_fork(task: Task, data: bytes, limits: ForkLimits) -> tuple[Header, mmap.mmap | None]:
+    """Return the answer and the memory with its bytes; the answer has an error if the fork has ended without one."""
+    payload = mmap.mmap(-1, max(1, limits.max_pixels * max(RASTER_MODES.values())))  # takes memory as it is written
     reader, writer = os.pipe()
     fork = os.fork()
     if not fork:
         os.close(reader)
         _apply_limits(limits)
         with open(writer, "wb", closefd=False) as file:
-            file.write(json.dumps(_decode_answering(decoder, data, limits, pixels)).encode())
+            file.write(json.dumps(_answer(task, data, limits, payload)).encode())
         os._exit(0)
     os.close(writer)
     with open(reader, "rb") as answers:  # noqa: PTH123
         text = answers.read()
     status = os.waitpid(fork, 0)[1]
     answer = _explain_end(status, limits) if status or not text else json.loads(text)
-    return answer, pixels if "bytes" in answer else None
+    return answer, payload if "bytes" in answer else None
 
 
 def _apply_limits(limits: ForkLimits) -> None:
@@ -115,18 +142,25 @@ def _apply_limits(limits: ForkLimits) -> None:
     signal.alarm(limits.max_wall_s)
 
 
-def _decode_answering(decoder: Any, data: bytes, limits: ForkLimits, pixels: mmap.mmap) -> Header:  # noqa: ANN401
+def _answer(task: Task, data: bytes, limits: ForkLimits, payload: mmap.mmap) -> Header:
     try:
-        return _decode(decoder, data, limits.max_pixels, pixels)
+        if task.page is None:
+            return _decode(task.decoder(io.BytesIO(data), ""), data, limits.max_pixels, payload)
+        answer, page = _read_page(task, data, limits.max_pixels)
     except MemoryError:
         return {"error": f"needs more than {limits.max_memory_bytes >> 20:,} MiB of memory", "code": "decoder-out-of-memory"}
     except Exception as error:  # noqa: BLE001  decoders raise anything on hostile bytes
         reason = " ".join(str(error).split())[:_MAX_REASON_CHARS]
         return {"error": f"can't be decoded: {type(error).__name__}: {reason}", "code": "image-damaged"}
+    if page is None:
+        return answer
+    buffer = io.BytesIO()
+    (page if page.mode in _PNG_MODES else page.convert("RGB")).save(buffer, "PNG", compress_level=1)
+    payload[: buffer.tell()] = buffer.getbuffer()
+    return {**answer, "bytes": buffer.tell()}
 
 
-def _decode(decoder: Any, data: bytes, max_pixels: int, pixels: mmap.mmap) -> Header:  # noqa: ANN401
-    image: PilImage = decoder(io.BytesIO(data), "")
+def _decode(image: PilImage, data: bytes, max_pixels: int, payload: mmap.mmap) -> Header:
     if image.width * image.height <= max_pixels:
         image.load()
     if image.width * image.height > max_pixels:  # a decoder may correct the size
@@ -137,13 +171,35 @@ def _decode(decoder: Any, data: bytes, max_pixels: int, pixels: mmap.mmap) -> He
     if image.mode not in RASTER_MODES:
         image = image.convert("RGBA")
     raster = image.tobytes()
-    pixels[: len(raster)] = raster
+    payload[: len(raster)] = raster
     metadata = {
         name: base64.b64encode(value).decode()
         for name in ("exif", "xmp")
         if isinstance(value := image.info.get(name), bytes) and len(value) <= MAX_METADATA_BYTES
     }
     return {"size": image.size, "mode": image.mode, "bytes": len(raster), **metadata}
+
+
+def _read_page(task: Task, data: bytes, max_pixels: int) -> tuple[Header, PilImage | None]:
+    """Return the picture of a page and its text; of page 0 the number of pages."""
+    if task.format == "TIFF":
+        image = task.decoder(io.BytesIO(data), "")
+        image.seek(task.page)
+        if image.width * image.height > max_pixels:
+            return {"size": image.size}, None
+        image.load()
+        return {"size": image.size}, image
+    document = task.decoder(data)
+    if not task.page:
+        return {"pages": len(document)}, None
+    if task.page > len(document):
+        return {"error": f"no page {task.page} in a document of {len(document)}", "code": "no-such-page"}, None
+    page = document[task.page - 1]
+    width, height = page.get_size()
+    scale = min(MAX_PAGE_SCALE, PAGE_PX / max(width, height, 1))
+    text = page.get_textpage().get_text_range()[:MAX_PAGE_CHARS]
+    image = page.render(scale=scale).to_pil()
+    return {"size": image.size, "text": text.encode("utf-8", "replace").decode()}, image
 
 
 def _explain_end(status: int, limits: ForkLimits) -> Header:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from stair_es.errors import UsageError
 from stair_es.sources.base import Locator
 from stair_es.sources.http.locator import UrlLocator
+from stair_es.sources.image.pages import PageLocator
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.object_store import ObjectLocator, TarMemberLocator
 from stair_es.sources.io.parquet_cell import ParquetCellLocator
@@ -33,6 +34,8 @@ def restore_locator(value: Mapping[str, Json]) -> Locator:
             return TarMemberLocator(uri, offset, size, version, modified_at=modified_at)
         case {"kind": "cell", "uri": str(uri), "group": int(group), "row": int(row), "column": str(column)}:
             return ParquetCellLocator(uri, group, row, column)
+        case {"kind": "page", "uri": str(uri), "document": dict(document), "format": str(format_), "page": int(page)}:
+            return PageLocator(uri, restore_locator(document), format_, page)
         case _:
             raise UsageError(
                 "not the locator of an image",

@@ -42,7 +42,8 @@ SETTLED_NS = 2_000_000_000
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _QUOTED_SCHEMES = ("file", "http", "https")
 """Schemes whose paths have `%` escapes; names of objects are used unchanged."""
-_ROW = re.compile(r"(?:row|line)=[0-9]+")
+_PAGE = re.compile(r"([^#]*)#page=([0-9]{1,9})")
+_ROW = re.compile(r"(?:row|line|page)=[0-9]+")
 
 
 def to_file_uri(path: str | Path) -> str:
@@ -106,6 +107,12 @@ def format_modification_time(modified: datetime | float | None) -> str | None:
         return modified.isoformat(timespec="milliseconds") if modified.timestamp() else None
     except (OverflowError, ValueError, OSError):
         return None
+
+
+def split_page_uri(uri: str) -> tuple[str, int | None]:
+    """Split the `file://` URI of a page of a document into that of the document and the number; None if it is no page."""
+    found = _PAGE.fullmatch(uri)
+    return (found[1], int(found[2])) if found else (uri, None)
 
 
 def split_image_uri(uri: str) -> tuple[str, str | None]:

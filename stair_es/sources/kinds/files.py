@@ -7,6 +7,7 @@ from itertools import groupby
 
 from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOptions
 from stair_es.sources.image.isolated import get_readable_suffixes
+from stair_es.sources.image.pages import list_pages
 from stair_es.sources.io.files import FileLister, FileSource, LeftOutReason, ListedFile
 from stair_es.sources.io.local_listing import LocalFileLister
 from stair_es.sources.io.remote_listing import RemoteFileLister
@@ -16,9 +17,9 @@ from stair_es.sources.io.uris import RAW_SUFFIXES, get_scheme, has_suffix, is_co
 class ImageFileSource(FileSource):
     """A source whose images are individual files."""
 
-    def __init__(self, files: FileLister, *, skip_raw_pairs: bool = False) -> None:
+    def __init__(self, files: FileLister, options: SourceOptions) -> None:
         super().__init__(files)
-        self._skip_raw_pairs = skip_raw_pairs
+        self._skip_raw_pairs, self._read_limits = options.walk.skip_raw_pairs, options.read_limits
         self._pairs = 0
 
     @property
@@ -27,10 +28,10 @@ class ImageFileSource(FileSource):
         return {**super().left_out, "pairs": self._pairs}
 
     def list_items(self) -> Iterator[SourceItem | ListingFailure]:
-        """Yield one item per file."""
+        """Yield one item per file, of a document one per page."""
         files = self._files.list_files()
         for file in self._drop_raw_pairs(files) if self._skip_raw_pairs else files:
-            yield file if isinstance(file, ListingFailure) else SourceItem(file.uri, self.uri, file.locator, file.version)
+            yield from [file] if isinstance(file, ListingFailure) else list_pages(file, self.uri, self._read_limits)
 
     def _drop_raw_pairs(self, files: Iterable[ListedFile | ListingFailure]) -> Iterator[ListedFile | ListingFailure]:
         """Yield the files without the RAW files of groups with another picture; those of a group are listed one after another."""
@@ -53,9 +54,9 @@ class FolderKind:
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without listing it."""
-        files = LocalFileLister(argument, get_readable_suffixes(), options.walk)
+        files = LocalFileLister(argument, get_readable_suffixes(with_documents=True), options.walk)
         files.check_exists()
-        return ImageFileSource(files, skip_raw_pairs=options.walk.skip_raw_pairs)
+        return ImageFileSource(files, options)
 
 
 FOLDER_KIND = FolderKind()
@@ -76,8 +77,8 @@ class ObjectsKind:
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without listing it."""
-        files = RemoteFileLister(argument, get_readable_suffixes(), options.walk)
-        return ImageFileSource(files, skip_raw_pairs=options.walk.skip_raw_pairs)
+        files = RemoteFileLister(argument, get_readable_suffixes(with_documents=True), options.walk)
+        return ImageFileSource(files, options)
 
 
 OBJECTS_KIND = ObjectsKind()

@@ -53,6 +53,7 @@ def serialize_hit(
         "weak": hit.weak,
         **{name: _get_int(hit.source.get(name)) for name in ("width", "height", "bytes")},
         **{name: _get_text(hit.source.get(name)) for name in _HIT_TEXTS},
+        "document": hit.document_uri,
         **links,
         "contributions": [
             {

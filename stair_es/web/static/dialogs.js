@@ -30,7 +30,11 @@ export function createDuplicatesDialog(buildOpenHref) {
       h("span", { class: "hint", dir: "auto" }, escapeControls(uri ?? "")),
     );
   const show = (/** @type {Hit} */ hit) => {
-    setText(heading, `${pluralize(hit.duplicates.length + 1, "file")} of the same image`);
+    const count = hit.duplicates.length + 1;
+    setText(
+      heading,
+      hit.document ? `${pluralize(count, "page")} of the same document` : `${pluralize(count, "file")} of the same image`,
+    );
     list.replaceChildren(...[hit, ...hit.duplicates].map(renderFile));
     dialog.showModal();
   };

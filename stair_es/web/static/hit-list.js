@@ -6,16 +6,17 @@ const RELATED_TOKEN_COUNT = 8;
 /** A token of the query with a smaller share of the heaviest weight is one that the user hardly asked for. */
 const MIN_QUERY_SHARE = 0.05;
 
-/** Hits of one or more pages without repetitions: the same image, or another one with the same bytes. @param {Hit[]} hits */
+/** Hits of one or more pages without repetitions: the same image, the same bytes, or the same document. @param {Hit[]} hits */
 export function foldDuplicates(hits) {
   /** @type {Hit[]} */
   const folded = [];
-  /** The index of a hit by its id and its SHA-256. @type {Map<string, number>} */
+  /** The index of a hit by its id, its SHA-256 and its document. @type {Map<string, number>} */
   const indexByKey = new Map();
   for (const hit of hits) {
-    const index = indexByKey.get(hit.id) ?? (hit.sha256 ? indexByKey.get(hit.sha256) : undefined);
+    const keys = [hit.id, hit.sha256, hit.document].filter((key) => key !== null);
+    const index = keys.map((key) => indexByKey.get(key)).find((found) => found !== undefined);
     if (index === undefined) {
-      for (const key of [hit.id, hit.sha256, ...hit.duplicates.map(({ id }) => id)]) if (key) indexByKey.set(key, folded.length);
+      for (const key of [...keys, ...hit.duplicates.map(({ id }) => id)]) indexByKey.set(key, folded.length);
       folded.push(hit);
     } else folded[index] = addDuplicates(folded[index], [{ id: hit.id, name: hit.name, uri: hit.uri }, ...hit.duplicates]);
   }

@@ -260,7 +260,7 @@ export class ImageView {
     const { duplicateSection, duplicates: list } = this.layout.neighbors;
     const all = [...(this.app.getImage(image.id)?.duplicates ?? []), ...duplicates].filter(({ id }) => id !== image.id);
     const files = [...new Map(all.map((duplicate) => [duplicate.id, duplicate])).values()];
-    const unknown = { caption: null, title: null, price: null, sha256: null, thumbnail_2x: null };
+    const unknown = { caption: null, title: null, price: null, sha256: null, document: null, thumbnail_2x: null };
     const unranked = { score: 0, weak: false, text_score: 0, caption_words: [], contributions: [], tokens: [] };
     const shared = { ...unknown, ...unranked, thumbnail: image.thumbnail, ...getSize(image), duplicates: [] };
     duplicateSection.hidden = !files.length;

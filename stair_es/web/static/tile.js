@@ -69,11 +69,12 @@ function renderScore({ link, score, tokens }, { name, score: value, contribution
   setProps(link, { "aria-label": `${escapeControls(name)}${value ? `, score ${formatWeight(value)}` : ""}${reason}` });
 }
 
-function renderDuplicateCount(/** @type {HTMLElement} */ button, /** @type {Hit} */ { name, duplicates }) {
-  const label = `${pluralize(duplicates.length, "copy", "copies")} of ${escapeControls(name)}`;
+function renderDuplicateCount(/** @type {HTMLElement} */ button, /** @type {Hit} */ { name, document, duplicates }) {
+  const [one, more] = document ? ["other page", "other pages"] : ["copy", "copies"];
+  const label = `${pluralize(duplicates.length, one, more)} of ${escapeControls(name)}`;
   button.hidden = !duplicates.length;
   setText(button, `+${duplicates.length}`);
-  setProps(button, { "aria-label": label, title: "Copies of this image" });
+  setProps(button, { "aria-label": label, title: document ? "Pages of this document" : "Copies of this image" });
 }
 
 /** Aspect ratio, within the limits of a row. */

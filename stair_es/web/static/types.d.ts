@@ -36,6 +36,8 @@ interface Hit {
   width: number | null;
   height: number | null;
   sha256: string | null;
+  /** The URI of the document of which it is a page. */
+  document: string | null;
   thumbnail: string | null;
   thumbnail_2x: string | null;
   contributions: Contribution[];

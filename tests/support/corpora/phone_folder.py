@@ -9,13 +9,16 @@ from pathlib import Path
 import pillow_heif
 from PIL import Image
 
+from support.corpora.documents import build_pdf
 from support.corpora.raw_files import build_raw
 
 pillow_heif.register_heif_opener()
 PHOTOS = {"heic": 150, "jpg": 170, "dng": 40, "png": 60, "jxl": 10, "jp2": 10, "nef": 10}
 """Suffix -> number of pictures. The first 20 RAW files of a phone have a JPEG beside them."""
 PAIRS = 20
-IGNORED = {".mov": 30, ".pdf": 10, ".aae": 6}
+DOCUMENTS, PAGES = 10, 2
+"""PDF files, and the pages of each: a text and a picture."""
+IGNORED = {".mov": 30, ".aae": 6}
 """Suffix -> number of files that aren't pictures: the films of Live Photos among them."""
 BROKEN = {
     "IMG_BROKEN_1.heic": "image-damaged",
@@ -41,6 +44,8 @@ def build_phone_folder(folder: Path) -> Path:
     broken = (good[: len(good) // 2], b"\xff\xd8\xff\xe0 broken", b"", build_raw("DNG", None))
     for name, data in zip(BROKEN, broken, strict=True):
         (folder / name).write_bytes(data)
+    for i in range(DOCUMENTS):
+        (folder / f"Contract {i}.pdf").write_bytes(build_pdf([f"lease of boat number{i}", _paint(1000 + i)]))
     for suffix, files in IGNORED.items():
         for i in range(files):
             (folder / f"IMG_{i:04}{suffix.upper()}").write_bytes(b"no picture")

@@ -40,6 +40,28 @@ def test_hits_without_the_fields_are_never_folded() -> None:
     assert list_groups(fold_duplicates([make_hit("a"), make_hit("b"), make_hit("c", sha256="")])) == [["a"], ["b"], ["c"]]
 
 
+def make_page(document: str, number: int) -> Hit:
+    uri = f"{document}#page={number}"
+    hit = make_hit(f"{document[-5:]}{number}", uri=uri, parent=document, page=number, **make_source())
+    return replace(hit, uri=uri)
+
+
+def test_pages_of_a_document_are_one_hit() -> None:
+    hits = (make_page("file:///a.pdf", 2), make_page("file:///b.pdf", 1), make_page("file:///a.pdf", 1))
+    assert list_groups(fold_duplicates(hits)) == [["a.pdf2", "a.pdf1"], ["b.pdf1"]]
+
+
+def test_pages_of_documents_that_look_alike_are_several() -> None:
+    one, other = (make_page(f"file:///{name}.pdf", 1).source for name in "ab")
+    assert not is_same_picture(one, other)
+    assert is_same_picture({**one, "sha256": "1"}, {**other, "sha256": "1"})
+
+
+def test_a_field_named_parent_folds_nothing() -> None:
+    hits = [make_hit(name, parent="file:///shop", uri=f"file:///shop#{name}") for name in "ab"]
+    assert list_groups(fold_duplicates(hits)) == [["a"], ["b"]]
+
+
 @pytest.mark.parametrize("bits", range(9))
 def test_near_duplicates_are_found_up_to_the_threshold(bits: int) -> None:
     groups = list_groups(fold_duplicates([make_hit("a", **make_source()), make_hit("b", **make_source(bits))]))

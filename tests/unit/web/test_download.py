@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.corpora.documents import build_pdf
 
 from stair_es.sources.io.uris import to_file_uri
 from stair_es.web.originals import AllowedRoots, DownloadResponse, build_content_disposition, build_file_name, open_download
@@ -20,6 +21,7 @@ def photo_root(tmp_path: Path) -> Path:
     (folder / "secret.txt").write_text("a password")
     (folder / "page.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
     (folder / "false.jpg").write_text("<!doctype html><script>alert(1)</script>")
+    (folder / "lease.pdf").write_bytes(build_pdf(["one", "two"]))
     Image.new("RGB", (8, 6)).save(tmp_path / "outside.png")
     return folder
 
@@ -31,6 +33,16 @@ def test_the_bytes_of_an_image_are_read_in_parts(photo_root: Path) -> None:
     assert (download.name, download.size_bytes) == ("red.png", path.stat().st_size)
     assert b"".join(download.read_chunks()) == path.read_bytes()
     download.file.close()
+
+
+def test_a_page_is_downloaded_as_its_whole_document(photo_root: Path) -> None:
+    roots, uri = AllowedRoots.from_folders([photo_root]), to_file_uri(photo_root / "lease.pdf")
+    download = open_download(roots, f"{uri}#page=2", 10_000, 4_200_000)
+    assert download is not None
+    assert (download.name, download.file.read()) == ("lease.pdf", (photo_root / "lease.pdf").read_bytes())
+    download.file.close()
+    for other in (uri, f"{uri}#page=3", f"{uri}#page=x", f"{to_file_uri(photo_root / 'secret.txt')}#page=1"):
+        assert open_download(roots, other, 10_000, 4_200_000) is None
 
 
 def test_the_file_is_closed_if_the_client_disconnects(photo_root: Path) -> None:

@@ -91,7 +91,7 @@ def test_an_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(isolated, "is_installed", lambda module: False)
     with expect_error("format-not-installed", DecodeError):
         decode_image(save_image(HALVES, "HEIF"), SPEC, DecodeLimits())
-    assert [each.extra for each in isolated.list_missing_formats()] == ["heic", "jxl"]
+    assert [each.extra for each in isolated.list_missing_formats()] == ["heic", "jxl", "pdf"]
     assert isolated.get_readable_suffixes() & {".heic", ".jxl", ".jp2", ".dng", ".jpg"} == {".jp2", ".dng", ".jpg"}
 
 

@@ -36,13 +36,13 @@ def list_names(source: str, below: Path) -> list[str]:
 
 
 def test_folders_are_searched_deeply_by_suffix_in_order(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a.png", "deep/er/c.webp", "notes.txt", "deep/x.pdf", "README", ".jpg"):
+    for name in ("b.JPG", "a.png", "deep/er/c.webp", "notes.txt", "deep/x.svg", "README", ".jpg"):
         write_file(tmp_path / name)
     source = open_source(str(tmp_path))
     assert [item.uri for item in source.list_items()] == [
         (tmp_path / name).as_uri() for name in ("a.png", "b.JPG", "deep/er/c.webp")
     ]
-    assert source.ignored == {".txt": 1, ".pdf": 1, "": 2}
+    assert source.ignored == {".txt": 1, ".svg": 1, "": 2}
     assert {item.source for item in source.list_items()} == {source.uri} == {tmp_path.as_uri()}
 
 

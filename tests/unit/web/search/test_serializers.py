@@ -42,6 +42,7 @@ def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
         "modified_at": None,
         "sha256": None,
         "perceptual_hash": None,
+        "document": None,
         "thumbnail": "thumb/a%2Fb?v=f%2F1",
         "thumbnail_2x": "thumb/a%2Fb?v=f%2F1&px=640",
         "original": "original/a%2Fb",
