@@ -68,7 +68,7 @@ def measure_corpus(http: Http, docs: int, gallery: Gallery | None, args: argpars
     arms = build_arms(kinds)
     try:
         loaded = {name: _load_index(http, prefix, kind, corpus, documents, args) for name, kind in kinds.items()}
-        exact = ExactSearch(corpus, documents)
+        exact = ExactSearch(corpus.vocabulary, documents.word_ids_NW, documents.weights_NW)
         rows: list[Row] = []
         all_queries = make_queries(corpus, (*QUERY_SIZES, *SIMILAR_SIZES), args.queries)
         for queries in all_queries:  # until the JVM has compiled the hot code

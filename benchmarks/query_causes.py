@@ -129,7 +129,7 @@ def main() -> None:
     add_corpus_options(parser)
     args = parser.parse_args()
     corpus, documents = load_corpus(args.docs, args.cache, args.photos)
-    exact = ExactSearch(corpus, documents)
+    exact = ExactSearch(corpus.vocabulary, documents.word_ids_NW, documents.weights_NW)
     prefix = f"bench-{uuid4().hex[:8]}"
     with open_node(args) as http:
         for name, (kind, merge) in build_indices().items():

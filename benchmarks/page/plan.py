@@ -50,6 +50,16 @@ RUNS = (
         long=f"--docs 10000 --docs 100000 --docs 1000000 --queries 60 --heap 6g --tuxpaint {TUXPAINT}",
     ),
     Run(
+        name="pages",
+        group=SEARCH,
+        shows="Pages of documents with the 552 tokens of V-SPLADE, BM25 over OCR text and dense kNN in one node "
+        "([explanation](models.md#what-a-page-costs))",
+        script="pages",
+        short="--docs 1000 --queries 10 --rounds 1",
+        long="--docs 10000 --docs 100000",
+        smoke="a search of 1,000 pages takes less time than the request itself",
+    ),
+    Run(
         name="query-bytes",
         group=SEARCH,
         shows="Bytes of a document, by field and setting",

@@ -30,15 +30,11 @@ _SETTINGS: Body = {
     }
 }
 _URI: Body = {"uri": {"type": "keyword"}}
-_DENSE: Body = {
-    "type": "knn_vector",
-    "dimension": DIMENSIONS,
-    "method": {
-        "name": "hnsw",
-        "engine": "lucene",  # faiss crashes the node
-        "space_type": "innerproduct",
-        "parameters": {"m": 16, "ef_construction": 100},
-    },
+_HNSW: Body = {
+    "name": "hnsw",
+    "engine": "lucene",  # faiss crashes the node
+    "space_type": "innerproduct",
+    "parameters": {"m": 16, "ef_construction": 100},
 }
 
 
@@ -53,10 +49,11 @@ class Kind:
     dense: bool = False
 
 
-def build_kinds() -> dict[str, Kind]:
-    """Return all kinds by name."""
+def build_kinds(dimensions: int = DIMENSIONS) -> dict[str, Kind]:
+    """Return all kinds by name, the dense one for vectors of this length."""
     plain = {"settings": _SETTINGS, "mappings": {"dynamic": "strict", "properties": _URI}}
     words = {"type": "text", "analyzer": "whitespace"}
+    dense_field = {"type": "knn_vector", "dimension": dimensions, "method": _HNSW}
     made = (
         Kind(
             name="tokens",
@@ -75,7 +72,7 @@ def build_kinds() -> dict[str, Kind]:
         ),
         Kind(
             name="dense",
-            body=merge_bodies(plain, {"settings": {"index": {"knn": True}}, "mappings": {"properties": {"dense": _DENSE}}}),
+            body=merge_bodies(plain, {"settings": {"index": {"knn": True}}, "mappings": {"properties": {"dense": dense_field}}}),
             fields=lambda _vector, dense: {"dense": dense},
             dense=True,
         ),
@@ -91,6 +88,8 @@ class Loaded:
     docs_per_s: float
     """Documents per second of the requests, excluding the time to build them."""
     merge_s: float
+    sent_bytes_a_document: float
+    """Bytes of the `_bulk` requests."""
     bytes_a_document: float
     """All files of the shard after the merge."""
     heap_mb: float
@@ -110,8 +109,9 @@ def load_index(http: Http, index: str, kind: Kind, corpus: Corpus, documents: Do
 def write_index(http: Http, index: str, kind: Kind, bodies: Iterable[bytes], count: int, *, merge: bool = True) -> Loaded:
     """Create the index and send prepared `_bulk` bodies, `count` documents in total."""
     http.request_json("PUT", f"/{index}", kind.body)
-    spent_s = 0.0
+    spent_s, sent = 0.0, 0
     for body in bodies:
+        sent += len(body)
         began_s = time.perf_counter()
         answer = http.request_bytes("POST", f"/{index}/_bulk?filter_path=errors", body)
         spent_s += time.perf_counter() - began_s
@@ -130,6 +130,7 @@ def write_index(http: Http, index: str, kind: Kind, bodies: Iterable[bytes], cou
         index=index,
         docs_per_s=count / spent_s,
         merge_s=merge_s,
+        sent_bytes_a_document=sent / count,
         bytes_a_document=read_store_bytes(http, index) / count,
         heap_mb=max(each.used_mb for each in read_heaps(http)),
     )

@@ -17,7 +17,7 @@ import numpy as np
 from harness.photos import read_captions
 from numpy.typing import NDArray
 
-from search.corpus import DECIMALS, Corpus, Documents
+from search.corpus import DECIMALS, Corpus, Words
 from stair_es.eval.models import ConseEncoder
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair_mini.encoder import StairMiniEncoder
@@ -113,16 +113,16 @@ def make_queries(corpus: Corpus, sizes: Sequence[int], count: int) -> list[Queri
 class ExactSearch:
     """All dot products, in double precision, by posting lists."""
 
-    def __init__(self, corpus: Corpus, documents: Documents) -> None:
-        """Sort the documents' tokens."""
-        used = np.flatnonzero(documents.weights_NW)
-        flat = documents.word_ids_NW.ravel()[used]
+    def __init__(self, vocabulary: Sequence[str], word_ids_NW: Words, weights_NW: Floats) -> None:
+        """Sort the documents' tokens, given as in `Documents`."""
+        used = np.flatnonzero(weights_NW)
+        flat = word_ids_NW.ravel()[used]
         order = np.argsort(flat, kind="stable")
-        self._rows = (used[order] // documents.word_ids_NW.shape[1]).astype(np.int32)
-        self._weights = documents.weights_NW.ravel()[used[order]].astype(np.float64).round(5)
-        self._starts = np.searchsorted(flat[order], np.arange(len(corpus.vocabulary) + 1))
-        self._ids = {word: i for i, word in enumerate(corpus.vocabulary)}
-        self._count = len(documents)
+        self._rows = (used[order] // word_ids_NW.shape[1]).astype(np.int32)
+        self._weights = weights_NW.ravel()[used[order]].astype(np.float64).round(5)
+        self._starts = np.searchsorted(flat[order], np.arange(len(vocabulary) + 1))
+        self._ids = {word: i for i, word in enumerate(vocabulary)}
+        self._count = len(word_ids_NW)
 
     def count_postings(self, vector: SparseVector) -> int:
         """Return how many documents have each token of a query, summed: what an engine reads that skips nothing."""

@@ -65,7 +65,7 @@ def test_exact_scores_are_dot_products(random_views: Any) -> None:  # noqa: ANN4
     [documents] = corpus.draw_batches(50)
     vectors = list(corpus.make_vectors(documents))
     query = vectors[3].top(10)
-    exact = queries.ExactSearch(corpus, documents)
+    exact = queries.ExactSearch(corpus.vocabulary, documents.word_ids_NW, documents.weights_NW)
     truth = exact.compute_truth(query)
     assert exact.count_postings(query) == sum(token in dict(vector) for token in query.tokens for vector in vectors)
     assert truth.scores_N == pytest.approx([query.dot(vector) for vector in vectors])
@@ -83,7 +83,9 @@ def test_cells_without_a_word_add_nothing(random_views: Any) -> None:  # noqa: A
     documents = corpora.Documents(
         word_ids_NW=ids_NW, weights_NW=weights_NW, classes_NC=zeros_NC.astype(np.int16), shares_NC=zeros_NC
     )
-    truth = queries.ExactSearch(corpus, documents).compute_truth(SparseVector((word,), (1.0,)))
+    truth = queries.ExactSearch(corpus.vocabulary, documents.word_ids_NW, documents.weights_NW).compute_truth(
+        SparseVector((word,), (1.0,))
+    )
     assert truth.scores_N.tolist() == [0.5, 0.0]
 
 
