@@ -19,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from stair_es._version import __version__
 from stair_es.config.defaults import ENV_CONFIG, ENV_LOG_FORMAT, ENV_PROFILE
 from stair_es.errors import StairError, UsageError
+from stair_es.model.own_code import OwnCode, ask_with
 from stair_es.system.decoder_logs import disable_decoder_logs
 
 from .commands import (
@@ -43,7 +44,7 @@ from .commands.policy import commands as policy
 from .commands.policy import teach
 from .options import config_file as settings
 from .options.decorator import prepare_command
-from .output.console import print_error, print_notice, set_log_format, translate_os_error
+from .output.console import ask_yes, print_error, print_notice, set_log_format, translate_os_error
 from .output.json_logging import is_json_logging
 
 _HITS_OPTION = "-k"
@@ -267,6 +268,11 @@ def _configure_run(
     set_log_format(log_format or loaded.get_text("log_format") or "text")
     if help_requested and loaded.error is not None:
         print_error(loaded.error)
+    context.with_resource(ask_with(_ask_consent))
+
+
+def _ask_consent(code: OwnCode) -> bool:
+    return ask_yes(f"{code.describe()}\nRead it at {code.place}", "Run it?")
 
 
 _EXIT_REASONS = {129: "terminated by SIGHUP", 130: "interrupted", 143: "terminated by SIGTERM"}

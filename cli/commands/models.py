@@ -35,9 +35,9 @@ def list_models_command(
     stair-es models --json | jq -r ".models[] | select(.cached) | .name"
     ```
 
-    `stair-mini` comes with stair-es and is the default. `photos` and `photos-small` are public checkpoints for real photographs.
-    They require the extra `models`, and are downloaded from the Hugging Face hub on first use. This command
-    downloads nothing.
+    `stair-mini` comes with stair-es and is the default. `photos` and `photos-small` are public checkpoints for real photographs,
+    `pages` is one for pages of documents. They require the extra `models`, and are downloaded from the Hugging Face hub on first
+    use. `pages` runs Python code from there: stair-es asks first. This command downloads nothing.
     """
     from stair_es.model import registry
 
@@ -62,6 +62,11 @@ def _build_rows(entry: ModelEntry) -> list[tuple[str, str]]:
     return [
         ("source", f"the hub: {', '.join(entry.repositories)}" if entry.repositories else f"the package {entry.origin}"),
         ("size", facts.size),
+        *(
+            [("runs code", f"Python code of {entry.repositories[0]}: stair-es asks before each version")]
+            if entry.runs_code
+            else []
+        ),
         ("license", "; ".join(entry.licenses) or "unknown"),
         ("languages", facts.languages),
         ("vocabulary", f"{facts.vocabulary}; tokens: {_format_token_count(entry)}"),

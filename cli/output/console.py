@@ -60,6 +60,17 @@ def print_notice(text: str, **facts: Any) -> None:  # noqa: ANN401  JSON values
         _print_stderr(text, "dim")
 
 
+def ask_yes(facts: str, question: str) -> bool:
+    """Ask a question on the terminal; without one, or between JSON lines, the answer is no."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()) or is_json_logging():
+        return False
+    _print_stderr(facts, "")
+    try:
+        return stderr.input(f"{question} [y/N] ", markup=False).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
 def print_skipped(problems: Sequence[str], kind: str = "entries", options: str = "--json and --out") -> None:
     """Print the problems of the first inputs that were skipped, and how many more there are: `options` show all of them."""
     for problem in problems[:_MAX_SKIPPED]:

@@ -18,7 +18,7 @@ ENV_CONFIG = "STAIR_ES_CONFIG"
 ENV_PROFILE = "STAIR_ES_PROFILE"
 ENV_LOG_FORMAT = "STAIR_ES_LOG_FORMAT"
 ENV_TRUST_REMOTE_CODE = "STAIR_ES_TRUST_REMOTE_CODE"
-"""Comma-separated names of the models whose own Python code may run."""
+"""Comma-separated models whose own Python code may run, each with its version: NAME@COMMIT."""
 
 DEFAULT_INDEX = "images"
 DEFAULT_MODEL = "stair-mini"

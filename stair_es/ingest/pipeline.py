@@ -13,6 +13,7 @@ from stair_es import plugins
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.metadata.index_metadata import IndexSpec
+from stair_es.config.settings import resolve_settings
 from stair_es.errors import IngestError, UsageError
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
@@ -177,6 +178,7 @@ def build_worker_config(options: IngestOptions, model: Model, session: SinkSessi
         policy=session.choose_policy(options.policy),
         bulk=options.bulk,
         hub_revisions=hub.get_revisions(),
+        trusted_code=resolve_settings(model.spec.settings).trusted_code,
     )
 
 

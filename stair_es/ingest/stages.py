@@ -72,6 +72,8 @@ class WorkerConfig:
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
     hub_revisions: Mapping[str, str] = field(default_factory=dict)
     """Commits of the repositories of the model: the hub may have newer ones when a worker starts."""
+    trusted_code: frozenset[str] = frozenset()
+    """Code that the driver's user trusts: a worker elsewhere has other settings, and asks nobody."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Versions of stair-es and of the packages with plugins on the driver, which a worker elsewhere must have, too."""
 

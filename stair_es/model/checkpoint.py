@@ -46,18 +46,22 @@ class Checkpoint(EncoderPlugin):
         """Return whether a folder with this configuration holds a model of this family."""
 
     @abstractmethod
-    def __init__(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool = False) -> None:
+    def __init__(self, folder: Path, name: str, fit: ResizeMode | None) -> None:
         """Read the configuration, and set the card.
 
         Args:
             folder: Checkpoint folder.
             name: Name that the model was requested by.
             fit: How images become squares, instead of the model's own way.
-            trusts_code: Whether Python code in the folder may run.
 
         Raises:
             ModelError: If something is missing or inconsistent, or the model has no other fit.
         """
+
+    @classmethod
+    def find_code(cls, folder: Path) -> tuple[str, ...]:
+        """Return the Python code that the configuration in a folder names; most families run none."""
+        return ()
 
     def can_use_gpu(self, spec: ModelSpec) -> bool:
         """Return whether PyTorch would run on a GPU of this machine."""

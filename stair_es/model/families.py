@@ -41,7 +41,7 @@ class StairCheckpoint(Checkpoint):
         """Return whether the configuration names our format."""
         return config.get("format") == STAIR_FORMAT
 
-    def __init__(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool = False) -> None:
+    def __init__(self, folder: Path, name: str, fit: ResizeMode | None) -> None:
         """See `Checkpoint`."""
         self._folder, self._config = folder, configuration.read_stair_config(folder)
         config = self._config
@@ -87,7 +87,7 @@ class DistilledCheckpoint(Checkpoint):
         """Return whether the configuration names this format."""
         return config.get("format") == DISTILLED_FORMAT
 
-    def __init__(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool = False) -> None:
+    def __init__(self, folder: Path, name: str, fit: ResizeMode | None) -> None:
         """See `Checkpoint`."""
         config = parse_distilled_config(read_checkpoint_config(folder), folder)
         dense_folder = folder / DENSE_FOLDER
@@ -165,7 +165,19 @@ def detect_family(folder: Path) -> type[Checkpoint]:
 def open_checkpoint(folder: Path, name: str, fit: ResizeMode | None = None, *, trusts_code: bool = False) -> Checkpoint:
     """Open the model in a folder, with the arguments of `Checkpoint`.
 
+    Args:
+        folder: Checkpoint folder.
+        name: Name that the model was requested by.
+        fit: How images become squares, instead of the model's own way.
+        trusts_code: Whether Python code in the folder may run.
+
     Raises:
-        ModelError: If the folder isn't a checkpoint, is of an unknown family or incomplete, or the model has no other fit.
+        ModelError: If the folder isn't a checkpoint, is of an unknown family or incomplete, or the model has no other fit; or it
+            contains code that may not run.
     """
-    return detect_family(folder)(folder, name, fit, trusts_code=trusts_code)
+    family = detect_family(folder)
+    if not trusts_code and (code := family.find_code(folder)):
+        raise CheckpointError(
+            f"{folder} is a part of a model and contains Python code: {', '.join(code)}", "Get the model again."
+        )
+    return family(folder, name, fit)

@@ -1,7 +1,7 @@
 """The Hugging Face hub: public checkpoints that have a short name, with the known facts about them, and downloads.
 
 Every number has a source. A fact that could not be looked up stays `unknown`: it is not estimated. Only the files that are needed
-are downloaded, and code only from models trusted by name.
+are downloaded, and code only after the user's consent to a commit of it.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class HubModel:
     description: str
     licenses: tuple[str, ...]
     facts: ModelFacts
+    runs_code: bool = False
+    """Whether its repository has Python code, which runs after the user's consent."""
 
     @property
     def repositories(self) -> tuple[str, ...]:
@@ -89,6 +91,23 @@ HUB_MODELS = (
             verified=_RANDOM_WEIGHTS,
             unverified="the published weights, and how well it finds photographs",
         ),
+    ),
+    HubModel(
+        name="pages",
+        hub_id="naver/v-splade-quality",
+        description="V-SPLADE: pages of documents as images; texts by a lookup table, without a network",
+        licenses=("Apache-2.0",),
+        facts=ModelFacts(
+            size="250 million parameters, size of the file unknown",
+            languages="unknown",
+            vocabulary="pieces of words, byte-level, with capitals",
+            tokens=50_368,
+            recall="ViDoRe v2, text to page: NDCG@5 49.9",
+            source="Cho et al., 2026 (arXiv 2605.30917); weights: README of github.com/naver/v-splade",
+            verified="loading and the format, on a checkpoint with random weights and code of our own",
+            unverified="the published weights and code, and the recall",
+        ),
+        runs_code=True,
     ),
 )
 
@@ -144,6 +163,41 @@ def get_cache_folder(name: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
 
 
+def build_tree_url(name: str, commit: str) -> str:
+    """Return the page that shows the files of a commit."""
+    constants: Any = import_optional("huggingface_hub.constants", HUB_EXTRA)
+    return f"{constants.ENDPOINT}/{name}/tree/{commit}"
+
+
+@lru_cache
+def download_metadata(name: str, detect_family: Callable[[Path], type[Checkpoint]]) -> Path:
+    """Return the folder of a repository in the hub's cache, with neither weights nor code that weren't there before.
+
+    Args:
+        name: Id of the repository.
+        detect_family: Returns the family of the model in a folder, or raises ModelError.
+
+    Raises:
+        ModelNotFetched: As for `download_snapshot`.
+        ModelError: If the repository doesn't exist or can't be reached, or has an unknown format.
+        MissingExtra: If `huggingface_hub` isn't installed.
+    """
+    folder = _fetch_files(name, _METADATA_PATTERNS)
+    try:
+        detect_family(folder)
+    except ModelError as error:
+        if _has_config(folder):
+            raise
+        if not _may_fetch.get():
+            raise _build_incomplete_error(name, ["it has no config.json"]) from error
+        raise type(error)(
+            error.message,
+            f"Is {name} a model? If an earlier download was interrupted: {_build_refetch_hint(name)}",
+            code=error.code,
+        ) from error
+    return folder
+
+
 @lru_cache
 def download_snapshot(name: str, detect_family: Callable[[Path], type[Checkpoint]], *, with_code: bool = False) -> Path:
     """Return the folder of a repository in the hub's cache; download missing files first.
@@ -160,20 +214,8 @@ def download_snapshot(name: str, detect_family: Callable[[Path], type[Checkpoint
         ModelError: If the repository doesn't exist or can't be reached, has an unknown format, or one of its files is broken.
         MissingExtra: If `huggingface_hub` isn't installed.
     """
+    family = detect_family(download_metadata(name, detect_family))
     code = ("*.py",) if with_code else ()
-    folder = _fetch_files(name, (*_METADATA_PATTERNS, *code))
-    try:
-        family = detect_family(folder)
-    except ModelError as error:
-        if _has_config(folder):
-            raise
-        if not _may_fetch.get():
-            raise _build_incomplete_error(name, ["it has no config.json"]) from error
-        raise type(error)(
-            error.message,
-            f"Is {name} a model? If an earlier download was interrupted: {_build_refetch_hint(name)}",
-            code=error.code,
-        ) from error
     folder = _fetch_files(name, (*_METADATA_PATTERNS, *code, "*.safetensors"))
     if family.allows_pickle and not any(folder.glob("*.safetensors")):
         folder = _fetch_files(name, (*_METADATA_PATTERNS, "pytorch_model*.bin"))
@@ -263,12 +305,12 @@ def _get_first_line(error: Exception) -> str:
 
 def find_weight_faults(folder: Path) -> list[str]:
     """Return the faults of the weights in a folder, one phrase per file. Loads nothing."""
-    safetensors, pickled = sorted(folder.glob("*.safetensors")), sorted(folder.glob("pytorch_model*.bin"))
-    indexes = sorted(folder.glob("*.safetensors.index.json" if safetensors else "pytorch_model*.index.json"))
-    shards = [shard for index in indexes for shard in _read_shard_names(index)]
-    missing = [f"{name} is missing" for name in dict.fromkeys(shards) if not (folder / name).is_file()]
-    # sentence-transformers keeps weights in subfolders
-    if not safetensors and not pickled and not (folder / MODULES_JSON).is_file():
+    list_files = folder.rglob if (folder / MODULES_JSON).is_file() else folder.glob  # sentence-transformers has subfolders
+    safetensors, pickled = sorted(list_files("*.safetensors")), sorted(list_files("pytorch_model*.bin"))
+    indexes = sorted(list_files("*.safetensors.index.json" if safetensors else "pytorch_model*.index.json"))
+    shards = [index.parent / shard for index in indexes for shard in _read_shard_names(index)]
+    missing = [f"{path.name} is missing" for path in dict.fromkeys(shards) if not path.is_file()]
+    if not safetensors and not pickled:
         missing.append("it has no weights")
     truncated = [f"{path.name} is truncated" for path in safetensors if not _is_complete_safetensors(path)]
     if not safetensors:

@@ -17,6 +17,7 @@ from stair_es.errors import ModelError, ModelNotFetched, StairError, UnknownMode
 from stair_es.model import hub
 from stair_es.model.base import Encoder, EncoderPlugin, ModelCard, ModelFacts, ModelSpec, check_fit_unchanged
 from stair_es.model.checkpoint import build_dense_only_error
+from stair_es.model.own_code import OwnCode, ask_with, check_consent, hash_python_files
 from stair_es.model.used_folders import is_used_model_folder
 from stair_es.model.vocabularies.token_table import TokenTable
 from stair_es.plugins import Plugin
@@ -158,10 +159,27 @@ def _open_checkpoint(spec: ModelSpec, location: ModelLocation) -> Model:
     from stair_es.model import families
 
     name = location.portable_name
-    trusts_code = name in resolve_settings(spec.settings).trusted_models
-    folder = location.folder or hub.download_snapshot(name, families.detect_family, with_code=trusts_code)
-    plugin = families.open_checkpoint(folder, name, spec.fit, trusts_code=trusts_code)
+    folder = location.folder or hub.download_metadata(name, families.detect_family)
+    code = _find_own_code(location, folder)
+    if code is not None:  # before weights are downloaded
+        spec = replace(spec, settings=check_consent(code, resolve_settings(spec.settings)))
+    if location.folder is None:
+        folder = hub.download_snapshot(name, families.detect_family, with_code=code is not None)
+    plugin = families.open_checkpoint(folder, name, spec.fit, trusts_code=code is not None)
     return Model(spec=spec, portable_name=name, plugin=plugin, folder=folder)
+
+
+def _find_own_code(location: ModelLocation, folder: Path) -> OwnCode | None:
+    """Return the Python code of a model, of which only the metadata is needed here; None if it has none."""
+    from stair_es.model import families
+
+    name, references = location.portable_name, families.detect_family(folder).find_code(folder)
+    if not references:
+        return None
+    if location.folder is not None:
+        return OwnCode(name=name, revision=hash_python_files(folder), place=name, references=references)
+    commit = folder.name  # snapshots/COMMIT
+    return OwnCode(name=name, revision=commit, place=hub.build_tree_url(name, commit), references=references)
 
 
 def load_encoder(spec: ModelSpec) -> Encoder:
@@ -177,15 +195,15 @@ def load_encoder(spec: ModelSpec) -> Encoder:
 def load_local_encoder(spec: ModelSpec) -> Encoder:
     """Load the encoder of a name that only an index gives.
 
-    It may be an entry point, a folder that an ingest here has used, or a cached repository. Nothing is downloaded, and no other
-    folder is opened.
+    It may be an entry point, a folder that an ingest here has used, or a cached repository. Nothing is downloaded, no other
+    folder is opened, and nobody is asked to trust its code.
 
     Raises:
         ModelNotFetched: If the model is none of these.
         ModelError: As for `load_encoder`.
         MissingExtra: As for `load_encoder`.
     """
-    with hub.disable_downloads():
+    with hub.disable_downloads(), ask_with(None):
         home = resolve_settings(spec.settings).home
         if plugins.get_plugin("encoders", spec.name) is not None or is_used_model_folder(spec.name, home):
             return load_encoder(spec)
@@ -233,6 +251,8 @@ class ModelEntry:
     facts: ModelFacts
     repositories: tuple[str, ...] = ()
     """Ids on the hub; the first is the one that an index stores."""
+    runs_code: bool = False
+    """Whether Python code from the hub runs, after the user's consent."""
     extra: str | None = None
     """Extra to install for it; None for a model that comes with its package."""
     extra_installed: bool = True
@@ -302,6 +322,7 @@ def _build_hub_entry(model: hub.HubModel) -> ModelEntry:
         licenses=model.licenses,
         facts=model.facts,
         repositories=model.repositories,
+        runs_code=model.runs_code,
         extra=hub.HUB_EXTRA,
         extra_installed=optional.is_installed(*HUB_LIBRARIES),
         cached=optional.is_installed("huggingface_hub")

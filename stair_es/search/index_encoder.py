@@ -2,8 +2,7 @@
 
 An index is data: anyone who can write to it can name any model. So the named model is only loaded from what this machine already
 trusts: an entry point, a folder that an ingest on this machine has used, or the cache of the hub. An index alone never causes a
-download, a look into another folder, or trust in the code of a checkpoint (`STAIR_ES_TRUST_REMOTE_CODE` names models, and only
-the user sets it).
+download, a look into another folder, or trust in the code of a checkpoint, and no question about it: see `own_code`.
 """
 
 from __future__ import annotations

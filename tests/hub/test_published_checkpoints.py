@@ -7,7 +7,7 @@ from urllib.request import urlopen
 import numpy as np
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, model_info
 
 from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
 from stair_es.model import registry
@@ -54,8 +54,8 @@ def test_d2s_matches_its_readme() -> None:
 def test_v_splade_matches_its_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its order, not its numbers: it gets our images on a padded square."""
     name = "naver/v-splade-quality"
-    monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, name)
-    encoder = registry.load_encoder(ModelSpec(name=name))
+    monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, f"{name}@{model_info(name).sha}")
+    encoder = registry.load_encoder(ModelSpec(name="pages"))
     pixels_HWC = decode_image(fetch_bytes(SPLADE_PAGE), encoder.image_spec, DecodeLimits()).pixels_HWC
     page = encoder.encode_images(pixels_HWC[None])[0]
     assert "dog" in page.top(10).tokens

@@ -98,7 +98,7 @@ def splade_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A SparseEncoder that sees the mean color of the pixels it is handed."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     tiny_sparse.write_image_model(tmp_path / "splade")
-    monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, str(tmp_path / "splade"))
+    monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, tiny_sparse.build_trust(tmp_path / "splade"))
     return tmp_path / "splade"
 
 

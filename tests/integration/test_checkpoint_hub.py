@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.models import tiny_sparse
 from support.models.tiny_checkpoints import (
     build_d2s_config,
     build_vdr_config,
@@ -22,9 +25,12 @@ from support.models.tiny_checkpoints import (
 from support.servers.hub_server import SHA, HubServer, build_environment, serve_hub
 from support.warm_commands import run_warm
 
+from stair_es.config.defaults import ENV_HOME, ENV_LOG_FORMAT, ENV_TRUST_REMOTE_CODE
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.hub import HUB_MODELS, HubModel
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -150,11 +156,12 @@ def public_hub(hub_server: HubServer) -> HubServer:
     """Return the hub with tiny checkpoints instead of those that have short names."""
     from support.models.tiny_dense import write_blip
 
-    photos, small = HUB_MODELS
+    photos, small, pages = HUB_MODELS
     write_checkpoint(hub_server.root / photos.hub_id, build_d2s_config(None), draw_d2s_weights())
     assert photos.dense_id is not None
     write_blip(hub_server.root / photos.dense_id)
     write_checkpoint(hub_server.root / small.hub_id, build_vdr_config(), draw_vdr_weights(), pickled=True)
+    tiny_sparse.write_page_model(hub_server.root / pages.hub_id)
     return hub_server
 
 
@@ -162,12 +169,13 @@ def public_hub(hub_server: HubServer) -> HubServer:
 def test_a_short_name_is_its_id_on_the_hub(public_hub: HubServer, tmp_path: Path, model: HubModel) -> None:
     home = tmp_path / "home"
     (tmp_path / model.name).mkdir()  # a folder called so is not meant
-    short = resolve_model(model.name, public_hub.url, home, cwd=tmp_path)
-    assert short["name"] == model.hub_id
-    assert re.fullmatch(r"(d2s-mscoco|vdr-cross)[a-z0-9.-]*-[0-9a-f]{12}", short["id"])
+    trust = {ENV_TRUST_REMOTE_CODE: f"{model.hub_id}@{SHA}"}
+    short = resolve_model(model.name, public_hub.url, home, cwd=tmp_path, **trust)
+    assert short.get("name") == model.hub_id, short
+    assert re.fullmatch(r"(d2s-mscoco|vdr-cross|v-splade)[a-z0-9.-]*-[0-9a-f]{12}", short["id"])
     public_hub.downloads.clear()
-    assert resolve_model(model.hub_id, public_hub.url, home) == short
-    assert resolve_model(model.name, "http://127.0.0.1:9", home, HF_HUB_OFFLINE="1") == short
+    assert resolve_model(model.hub_id, public_hub.url, home, cwd=tmp_path, **trust) == short
+    assert resolve_model(model.name, "http://127.0.0.1:9", home, cwd=tmp_path, HF_HUB_OFFLINE="1", **trust) == short
     assert not public_hub.downloads
 
 
@@ -186,14 +194,15 @@ def test_list_shows_the_cache_without_downloads(public_hub: HubServer, tmp_path:
         models = json.loads(run_command("models", "--json", url=public_hub.url, home=home).stdout)["models"]
         return {each["name"]: each["cached"] for each in models if each["origin"] == "hub"}
 
-    assert list_cached() == {"photos": False, "photos-small": False}
+    assert list_cached() == {"photos": False, "photos-small": False, "pages": False}
     assert not public_hub.downloads
+    assert resolve_model("pages", public_hub.url, home)["code"] == "remote-code-not-trusted"
     resolve_model("photos-small", public_hub.url, home)
     head = HUB_MODELS[0].hub_id
     resolve_model(head, public_hub.url, home)
-    assert list_cached() == {"photos": True, "photos-small": True}
+    assert list_cached() == {"photos": True, "photos-small": True, "pages": False}
     shutil.rmtree(home / "hub" / f"models--{HUB_MODELS[0].dense_id}".replace("/", "--"))
-    assert list_cached() == {"photos": False, "photos-small": True}
+    assert list_cached() == {"photos": False, "photos-small": True, "pages": False}
 
 
 def test_encode_reads_a_short_name_from_the_environment(public_hub: HubServer, tmp_path: Path) -> None:
@@ -201,3 +210,54 @@ def test_encode_reads_a_short_name_from_the_environment(public_hub: HubServer, t
     completed = run_command("encode", "--text", "dog", "--json", url=public_hub.url, home=home, STAIR_ES_MODEL="photos")
     assert completed.returncode == 0, completed.stderr
     assert json.loads(completed.stdout)["tokens"]
+
+
+def test_code_costs_no_download_before_the_consent(public_hub: HubServer, tmp_path: Path) -> None:
+    home, refusal = tmp_path / "home", resolve_model("pages", public_hub.url, tmp_path / "home")
+    assert refusal["code"] == "remote-code-not-trusted"
+    assert f"{public_hub.url}/naver/v-splade-quality/tree/{SHA}" in refusal["remedy"]
+    assert not {"tiny_pages.py", "model.safetensors"} & set(public_hub.downloads)
+    for other in ("naver/v-splade-quality", f"naver/v-splade-quality@{SHA[::-1]}"):
+        assert resolve_model("pages", public_hub.url, home, tmp_path, **{ENV_TRUST_REMOTE_CODE: other}) == refusal
+
+
+def answer_question(arguments: tuple[str, ...], answer: str, environment: dict[str, str]) -> tuple[int, str]:
+    """Run a command on a terminal, answer its question, and return its exit code and all that the terminal showed."""
+    ours, terminal = pty.openpty()
+    command = [sys.executable, "-c", "from cli.main import main; main()", *arguments]
+    running = subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment, cwd=ROOT, start_new_session=True
+    )
+    os.close(terminal)
+    shown = b""
+    with suppress(OSError):  # the end of a terminal
+        while block := os.read(ours, 4096):
+            shown += block
+            if answer and b"[y/N]" in shown:
+                os.write(ours, f"{answer}\n".encode())
+                answer = ""
+    os.close(ours)
+    return running.wait(), shown.decode()
+
+
+def test_consent_is_asked_once_on_a_terminal(public_hub: HubServer, tmp_path: Path) -> None:
+    """A yes is the answer of all further runs, with or without a terminal."""
+    variables = {
+        **build_environment(public_hub.url, tmp_path / "hf"),
+        ENV_HOME: str(tmp_path / "home"),
+        "HF_MODULES_CACHE": str(tmp_path),
+    }
+    arguments = ("encode", "--text", " red", "--model", "pages", "--json")
+    code, shown = answer_question(arguments, "", {**os.environ, **variables, ENV_LOG_FORMAT: "json"})
+    assert (code, "[y/N]" in shown, "remote-code-not-trusted" in shown) == (1, False, True)
+    code, shown = answer_question(arguments, "no", {**os.environ, **variables})
+    assert (code, "remote-code-not-trusted" in shown) == (1, True)
+    assert all(fact in "".join(shown.split()) for fact in ("naver/v-splade-quality", SHA, f"{public_hub.url}/naver"))
+    code, shown = answer_question(arguments, "y", {**os.environ, **variables})
+    assert (code, "[y/N]" in shown, '"red"' in shown) == (0, True, True)
+    remembered = json.loads((tmp_path / "home" / "trusted-code.json").read_text())
+    assert remembered == [f"naver/v-splade-quality@{SHA}"]
+    code, shown = answer_question(arguments, "", {**os.environ, **variables})
+    assert (code, "[y/N]" in shown, '"red"' in shown) == (0, False, True)
+    completed = run_command(*arguments, url=public_hub.url, home=tmp_path / "hf", **variables)
+    assert completed.returncode == 0, completed.stderr

@@ -30,7 +30,7 @@ from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.search import ImageSearch, QueryInputs
 from stair_es.sources.registry import open_source
-from stair_es.types import Floats
+from stair_es.types import Floats, Pixels
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -44,7 +44,7 @@ def splade_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model with code of its own, which is trusted."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     tiny_sparse.write_image_model(tmp_path / "splade")
-    monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, f"org/other, {tmp_path / 'splade'}")
+    monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, f"org/other, {tiny_sparse.build_trust(tmp_path / 'splade')}")
     return tmp_path / "splade"
 
 
@@ -105,19 +105,37 @@ def test_words_are_readable_and_spelled(splade_folder: Path) -> None:
     assert features[-1] == f"[id {len(features) - 1}]"
 
 
-def test_code_of_a_model_runs_only_if_its_name_is_trusted(
+def test_code_of_a_model_runs_only_if_its_version_is_trusted(
     splade_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    marker = tmp_path / "ran"
+    marker, unchanged = tmp_path / "ran", tiny_sparse.build_trust(splade_folder)
     with (splade_folder / "tiny_splade.py").open("a") as file:
         file.write(f"\nopen({str(marker)!r}, 'w').close()\n")
-    for trusted in ("", "1", str(tmp_path), "splade"):
+    for trusted in ("", str(splade_folder), unchanged):
         monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, trusted)
         with expect_error("remote-code-not-trusted") as caught:
             registry.resolve_model(ModelSpec(name=str(splade_folder)))
-        assert "(tiny_splade.TinySplade)" in caught.value.message
-        assert f"{ENV_TRUST_REMOTE_CODE}={splade_folder}" in caught.value.remedy
+        assert "tiny_splade.TinySplade" in caught.value.message
+        assert f"{ENV_TRUST_REMOTE_CODE}={tiny_sparse.build_trust(splade_folder)}" in caught.value.remedy
     assert not marker.exists()
+
+
+def test_pages_match_numpy_and_texts_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: Pixels) -> None:
+    """In the layout of V-SPLADE: its network takes images alone."""
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = tmp_path / "pages"
+    table, colors = (weights.numpy() for weights in tiny_sparse.write_page_model(folder))
+    monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, tiny_sparse.build_trust(folder))
+    encoder = load_encoder(folder)
+    half = tiny_sparse.SIDE_PX // 2
+    for vector, pixels_HWC in zip(encoder.encode_images(pixels), pixels, strict=True):
+        parts_PC = pixels_HWC.reshape(2, half, 2, half, 3).mean((1, 3)).reshape(4, 3) / 255 - 0.5
+        expected_V = np.log1p(np.maximum(parts_PC @ colors.T, 0)).max(0)
+        assert to_dimensions(encoder, vector.to_dict()) == pytest.approx(expected_V, abs=1e-5)
+    vocabulary = tiny_sparse.build_tokenizer().get_vocab()
+    [vector] = encoder.encode_texts([" red v2.0"])
+    expected = {word: table[vocabulary[f"Ġ{word}"]] for word in ("red", "v2.0")}
+    assert vector.to_dict() == pytest.approx(expected, abs=6e-6)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +152,7 @@ def test_code_that_is_named_deeper_counts_too(tmp_path: Path, file: str, config:
     (tmp_path / "m" / file).write_text(json.dumps(config))
     with expect_error("remote-code-not-trusted") as caught:
         registry.resolve_model(ModelSpec(name=str(tmp_path / "m")))
-    assert "(modeling." in caught.value.message
+    assert "modeling." in caught.value.message
 
 
 def test_the_id_counts_the_weights_of_a_routers_routes(tmp_path: Path) -> None:
@@ -312,7 +330,7 @@ def test_code_in_folders_and_weights_is_not_run(tmp_path: Path) -> None:
     change_config(splade_folder, auto_map={"AutoModelForMaskedLM": "own.Net"})
     with expect_error("remote-code-not-trusted") as caught:
         registry.resolve_model(ModelSpec(name=str(splade_folder)))
-    assert "(own.Net)" in caught.value.message
+    assert "own.Net" in caught.value.message
 
 
 def test_networks_need_words(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     """A model of one family, in PyTorch and in fp32."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     name = str(FAMILIES[request.param](tmp_path))
-    monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, name)
+    monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, tiny_sparse.build_trust(Path(name)))
     monkeypatch.setattr(torch_device, "FIRST_CHUNK", FIRST_CHUNK)
     return ModelSpec(name=name, backend="torch", precision="fp32", device="cpu")
 

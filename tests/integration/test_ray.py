@@ -258,6 +258,16 @@ def test_a_worker_that_differs_from_the_driver_encodes_nothing(
 
 
 @pytest.mark.usefixtures("local_ray")
+def test_a_worker_trusts_the_code_that_its_driver_trusts(node_url: str, tmp_path: Path) -> None:
+    tiny_sparse.write_page_model(tmp_path / "pages")
+    untrusting = replace(build_worker_config(Connection(url=node_url)), model=ModelSpec(name=str(tmp_path / "pages")))
+    trusting = replace(untrusting, trusted_code=frozenset({tiny_sparse.build_trust(tmp_path / "pages")}))
+    for config, code in ((untrusting, "remote-code-not-trusted"), (trusting, "worker-with-other-model")):
+        with expect_error(code, IngestError):
+            _run_portions(config, RayOptions(), _build_items(3, {}))
+
+
+@pytest.mark.usefixtures("local_ray")
 def test_relative_folder_and_settings_file_reach_the_workers(
     node_url: str, index_name: str, client: OpenSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,7 +277,9 @@ def test_relative_folder_and_settings_file_reach_the_workers(
     (tmp_path / "pictures").mkdir()
     for place, pixels_HWC in enumerate(np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), np.uint8)):
         Image.fromarray(pixels_HWC).save(tmp_path / "pictures" / f"{place}.png")
-    settings = f"url = '{node_url}'\nhome = 'home'\ntrust_remote_code = '{model}'\n[ingest]\nencoders = 1\n"
+    settings = (
+        f"url = '{node_url}'\nhome = 'home'\ntrust_remote_code = '{tiny_sparse.build_trust(model)}'\n[ingest]\nencoders = 1\n"
+    )
     (tmp_path / "stair-es.toml").write_text(settings)
     monkeypatch.chdir(tmp_path)
     unset = dict.fromkeys(name for name in os.environ if name.startswith("STAIR_ES_"))
@@ -278,7 +290,7 @@ def test_relative_folder_and_settings_file_reach_the_workers(
     assert not (tmp_path / "default").exists()
     monkeypatch.chdir("/")
     monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("STAIR_ES_TRUST_REMOTE_CODE", str(model))
+    monkeypatch.setenv("STAIR_ES_TRUST_REMOTE_CODE", tiny_sparse.build_trust(model))
     metadata = next(iter(client.indices.get(index=index_name).values()))["mappings"]["_meta"]["stair_es"]
     assert metadata["model_name"] == str(model)
     with ImageSearch(index_name, url=node_url) as search:

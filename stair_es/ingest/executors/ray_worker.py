@@ -6,13 +6,14 @@ import os
 import pickle
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 import numpy as np
 
 from stair_es import plugins
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
+from stair_es.config.settings import resolve_settings
 from stair_es.errors import DeviceLost, DeviceOutOfMemory, ModelError
 from stair_es.ingest.accounting.run_accounting import BulkStats
 from stair_es.ingest.deferred import ReturnedImages
@@ -101,7 +102,9 @@ class RayWorker:
 def _load_executor(config: WorkerConfig, options: WorkerOptions) -> ThreadExecutor:
     check_installation(config.packages, plugins.list_package_versions())
     hub.pin_revisions(config.hub_revisions)
-    model = resolve_model(config.model)
+    settings = resolve_settings(config.model.settings)
+    trusting = replace(settings, trusted_code=settings.trusted_code | config.trusted_code)
+    model = resolve_model(replace(config.model, settings=trusting))
     if model.card.model_id != config.model_id:
         raise ModelError(
             f"{socket.gethostname()} has the model {model.card.model_id}, and this run needs {config.model_id}",

@@ -57,7 +57,7 @@ class D2sCheckpoint(Checkpoint):
         """Return whether the model type is `d2s`."""
         return config.get("model_type") == "d2s"
 
-    def __init__(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool = False) -> None:
+    def __init__(self, folder: Path, name: str, fit: ResizeMode | None) -> None:
         """See `Checkpoint`."""
         config = read_checkpoint_config(folder)
         self._folder = folder

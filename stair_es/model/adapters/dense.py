@@ -67,7 +67,7 @@ class DenseCheckpoint(Checkpoint):
         architectures = architectures if isinstance(architectures, list) and architectures else [cls.architecture]
         return config.get("model_type") == cls.model_type and cls.architecture in architectures
 
-    def __init__(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool = False) -> None:
+    def __init__(self, folder: Path, name: str, fit: ResizeMode | None) -> None:
         """See `Checkpoint`."""
         self.folder = folder
         self.card = build_checkpoint_card(

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image
 
-from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
 from stair_es.errors import CheckpointError, ModelError
 from stair_es.model.adapters.preprocessing import is_square_preprocessing, read_checkpoint_image_spec, read_preprocessor_config
 from stair_es.model.base import Encoder, ModelCard, ModelSpec, check_encoder_pixels
@@ -60,20 +59,14 @@ class SparseEncoderCheckpoint(Checkpoint):
         """Return whether the modules are those of a `SparseEncoder`."""
         return (folder / MODULES_JSON).is_file() and (folder / _LIBRARY_CONFIG).is_file() and _is_sparse_encoder(folder)
 
-    def __init__(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool = False) -> None:
-        """See `Checkpoint`.
+    @classmethod
+    def find_code(cls, folder: Path) -> tuple[str, ...]:
+        """Return the classes of modules and networks that aren't those of the libraries."""
+        return find_remote_code(folder, _read_modules(folder))
 
-        Raises:
-            ModelError: If the model contains Python code, and the user doesn't trust it.
-        """
+    def __init__(self, folder: Path, name: str, fit: ResizeMode | None) -> None:
+        """See `Checkpoint`. Code in the folder may run: `open_checkpoint` has checked that."""
         self._folder = folder
-        self._code = find_remote_code(folder, _read_modules(folder))
-        if self._code and not trusts_code:
-            raise ModelError(
-                f"the model {name!r} contains its own Python code ({', '.join(self._code)}), which would run on this machine",
-                f"If you have read it and trust it, set {ENV_TRUST_REMOTE_CODE}={name}",
-                code="remote-code-not-trusted",
-            )
         self.card = build_checkpoint_card(
             name,
             [folder, *_list_subfolders(folder)],
@@ -87,7 +80,8 @@ class SparseEncoderCheckpoint(Checkpoint):
         """Create the encoder without loading the model."""
         check_torch_spec(spec)
         import_optional("sentence_transformers", "models")
-        return SentenceTransformersEncoder(self._folder, trusts_code=bool(self._code), card=self.card, spec=spec)
+        runs_code = bool(self.find_code(self._folder))
+        return SentenceTransformersEncoder(self._folder, runs_code=runs_code, card=self.card, spec=spec)
 
 
 class SpladeCheckpoint(SparseEncoderCheckpoint):
@@ -111,7 +105,7 @@ def _list_subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folders if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def find_remote_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
+def find_remote_code(folder: Path, modules: list[dict[str, Any]]) -> tuple[str, ...]:
     """Find the Python code that a model contains: custom module classes, and networks that name custom classes."""
     code = [str(module.get("type")) for module in modules if not str(module.get("type")).startswith("sentence_transformers.")]
     for path in sorted(folder.rglob("*.json")):
@@ -123,7 +117,7 @@ def find_remote_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
             code.append(f"{path.name}, which can't be looked into: {error}")
             continue
         code += [str(reference) for reference in _list_named_code(config)]
-    return list(dict.fromkeys(code))
+    return tuple(dict.fromkeys(code))
 
 
 def _list_named_code(config: Any) -> list[Any]:  # noqa: ANN401  JSON
@@ -190,9 +184,9 @@ def _read_image_size(folder: Path) -> int | None:
 class SentenceTransformersEncoder(Encoder):
     """An encoder for a `SparseEncoder`. The model is loaded when it is first used."""
 
-    def __init__(self, folder: Path, *, trusts_code: bool, card: ModelCard, spec: ModelSpec) -> None:
+    def __init__(self, folder: Path, *, runs_code: bool, card: ModelCard, spec: ModelSpec) -> None:
         """Create the encoder without loading the model."""
-        self._folder, self._trusts_code, self.card, self._spec = folder, trusts_code, card, spec
+        self._folder, self._runs_code, self.card, self._spec = folder, runs_code, card, spec
         self._lock = threading.RLock()
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
@@ -281,7 +275,7 @@ class SentenceTransformersEncoder(Encoder):
 
         try:
             model = SparseEncoder(
-                str(self._folder), device=self._device.name, trust_remote_code=self._trusts_code, local_files_only=True
+                str(self._folder), device=self._device.name, trust_remote_code=self._runs_code, local_files_only=True
             )
         except Exception as error:  # the library and the model's own code raise any type
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"

@@ -74,7 +74,7 @@ class VdrCheckpoint(Checkpoint):
         """Return whether the configuration has the two encoders of VDR."""
         return "encoder_q" in config and "encoder_p" in config
 
-    def __init__(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool = False) -> None:
+    def __init__(self, folder: Path, name: str, fit: ResizeMode | None) -> None:
         """See `Checkpoint`."""
         self._folder, self._config = folder, read_vdr_config(folder)
         self.card = build_checkpoint_card(

@@ -13,6 +13,8 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
+from stair_es.model.own_code import hash_python_files
+
 SIDE_PX = 16
 PADDED = 3
 """Dimensions beyond the tokenizer, as padded vocabularies have."""
@@ -62,6 +64,38 @@ class TinySplade(torch.nn.Module):
 '''
 
 
+PAGE_CODE = '''
+import numpy
+import torch
+from pathlib import Path
+from safetensors.torch import load_file
+
+
+class TinyPages(torch.nn.Module):
+    """The network of a page: scores of all tokens for each of four parts, by its mean color. It takes no texts."""
+
+    modalities = ["image"]
+
+    def __init__(self, colors):
+        super().__init__()
+        self.colors = torch.nn.Parameter(colors)
+
+    @classmethod
+    def load(cls, model_name_or_path, subfolder="", **kwargs):
+        return cls(load_file(Path(model_name_or_path) / subfolder / "model.safetensors")["colors"])
+
+    def preprocess(self, inputs, prompt=None, **kwargs):
+        halves = [half for image in inputs for half in numpy.array_split(numpy.array(image, dtype=numpy.float32), 2)]
+        parts = [part.mean((0, 1)) / 255 - 0.5 for half in halves for part in numpy.array_split(half, 2, axis=1)]
+        shape = (len(inputs), 4)
+        return {"pixel_values": torch.tensor(numpy.stack(parts)).reshape(*shape, 3), "attention_mask": torch.ones(shape)}
+
+    def forward(self, features, **kwargs):
+        features["token_embeddings"] = features["pixel_values"] @ self.colors.T
+        return features
+'''
+
+
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE trained on a few words; with a special token, and one with a space in it."""
     inner = Tokenizer(BPE())
@@ -100,11 +134,49 @@ def write_image_model(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
     return weights
 
 
+def build_trust(folder: Path) -> str:
+    """Return the value of `STAIR_ES_TRUST_REMOTE_CODE` for the code in a folder."""
+    return f"{folder}@{hash_python_files(folder)}"
+
+
 def _set_color_tokens(colors: torch.Tensor, tokenizer: PreTrainedTokenizerFast) -> None:
     """A red image has the words red and v2.0, a blue one blue and new york."""
     vocabulary = tokenizer.get_vocab()
     for word, color in (("Ġred", (9, -9, -9)), ("Ġv2.0", (8, -8, -8)), ("Ġblue", (-9, -9, 9)), ("new york", (-8, -8, 8))):
         colors[vocabulary[word]] = torch.tensor(color, dtype=torch.float32)
+
+
+def write_page_model(folder: Path, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write a model in the layout of V-SPLADE, and return the table of texts and the weights of its network.
+
+    A router sends texts to a lookup table, and images to a network with its own code and the library's pooling.
+    """
+    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+
+    tokenizer: Any = build_tokenizer()
+    draw = torch.Generator().manual_seed(seed)
+    table, colors = torch.rand(len(tokenizer), generator=draw) + 0.1, torch.randn((len(tokenizer), 3), generator=draw) * 2
+    _set_color_tokens(colors, tokenizer)
+    query = SparseStaticEmbedding(tokenizer, table, frozen=True)
+    structure = {"query": ["query_0_SparseStaticEmbedding"], "document": ["document_0_TinyPages", "document_1_SpladePooling"]}
+    for name in (*structure["query"], *structure["document"]):
+        (folder / name).mkdir(parents=True)
+    query.save(str(folder / structure["query"][0]))
+    save_file({"colors": colors}, folder / "document_0_TinyPages" / "model.safetensors")
+    SpladePooling("max", embedding_dimension=len(table)).save(str(folder / "document_1_SpladePooling"))
+    types = {
+        structure["query"][0]: f"{SparseStaticEmbedding.__module__}.SparseStaticEmbedding",
+        "document_0_TinyPages": "tiny_pages.TinyPages",
+        "document_1_SpladePooling": f"{SpladePooling.__module__}.SpladePooling",
+    }
+    parameters = {"default_route": "document", "allow_empty_key": True, "route_mappings": {}}
+    (folder / "router_config.json").write_text(json.dumps({"types": types, "structure": structure, "parameters": parameters}))
+    (folder / "tiny_pages.py").write_text(PAGE_CODE)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"longest_edge": SIDE_PX}}))
+    router = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.router.Router"}
+    (folder / "modules.json").write_text(json.dumps([router]))
+    _write_library_config(folder)
+    return table, colors
 
 
 def write_text_model(folder: Path, seed: int = 0) -> torch.Tensor:

@@ -61,6 +61,7 @@ def test_the_list_has_every_entry_point_and_short_name(monkeypatch: pytest.Monke
     assert photos["repositories"] == hub.HUB_MODELS[0].repositories
     assert (photos["extra"], photos["cached"], photos["tokens"]) == ("models", False, 30_522)
     assert entries["photos-small"].to_dict()["recall"] is None  # unknown
+    assert [name for name, entry in entries.items() if entry.runs_code] == ["pages"]
     assert [entry.name for entry in entries.values() if registry.find_listed_model(entry.name) != entry] == []
     assert registry.find_listed_model("vsearch/vdr-cross-modal").name == "photos-small"
     with expect_error("unknown-model") as caught:
@@ -78,6 +79,8 @@ def test_the_command_lists_and_shows_one_in_full(monkeypatch: pytest.MonkeyPatch
     details = runner.read_output("photos")
     assert format_install_command("models") in " ".join(details.split())
     assert "Salesforce/blip-itm-base-coco" in details
+    assert "Python code" not in details
+    assert "Python code of naver/v-splade-quality" in runner.read_output("pages")
 
 
 def build_safetensors(length: int, written: int) -> bytes:
@@ -115,10 +118,14 @@ SHARDS = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}
         pytest.param(
             {"model-1.safetensors": build_safetensors(1, 1), "model.safetensors.index.json": b"[]"}, [], id="unreadable index"
         ),
+        pytest.param({"modules.json": b"[]"}, ["it"], id="modules without weights"),
+        pytest.param({"modules.json": b"[]", f"0_A/{SAFETENSORS}": WHOLE}, [], id="weights of a module"),
+        pytest.param({"modules.json": b"[]", f"0_A/{SAFETENSORS}": WHOLE[:-1]}, [SAFETENSORS], id="truncated module"),
     ],
 )
 def test_incomplete_copies(tmp_path: Path, files: dict[str, bytes], faulty: list[str]) -> None:
     assert len(find_weight_faults(tmp_path)) == 1  # no weights
+    (tmp_path / "0_A").mkdir()
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     assert [fault.split()[0] for fault in find_weight_faults(tmp_path)] == faulty

@@ -20,8 +20,6 @@ from support.errors import expect_error
 
 from stair_es import plugins
 from stair_es.cluster.metadata.names import check_alias_name, make_index_name
-from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
-from stair_es.config.settings import Settings
 from stair_es.ingest import pipeline
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
@@ -147,11 +145,6 @@ def test_an_unreachable_hub_has_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_pa
         registry.resolve_model(ModelSpec(name="vsearch/vdr-cross-modal"))
     assert "'vsearch/vdr-cross-modal'" in caught.value.message
     assert "hf download vsearch/vdr-cross-modal" in caught.value.remedy
-
-
-def test_code_is_trusted_by_the_name_of_the_model_only() -> None:
-    for value, is_trusted in (("", False), ("1", False), ("*", False), ("org/other, org/name", True), ("org/name", True)):
-        assert ("org/name" in Settings.from_env({ENV_TRUST_REMOTE_CODE: value}).trusted_models) is is_trusted
 
 
 def test_resolving_loads_no_network_library(tmp_path: Path) -> None:
