@@ -76,7 +76,7 @@ class Report:
 
 
 class PageCorpus:
-    """Generates pages. Each batch has its own seed, so that a smaller corpus is the beginning of a larger one."""
+    """Generates pages. Each batch has its own seed, so that whole batches are the beginning of a larger corpus."""
 
     def __init__(self) -> None:
         """Draw what all pages share."""

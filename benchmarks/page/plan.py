@@ -55,9 +55,8 @@ RUNS = (
         shows="Pages of documents with the 552 tokens of V-SPLADE, BM25 over OCR text and dense kNN in one node "
         "([explanation](models.md#what-a-page-costs))",
         script="pages",
-        short="--docs 1000 --queries 10 --rounds 1",
+        short="--docs 10000 --queries 30 --rounds 2",
         long="--docs 10000 --docs 100000",
-        smoke="a search of 1,000 pages takes less time than the request itself",
     ),
     Run(
         name="query-bytes",

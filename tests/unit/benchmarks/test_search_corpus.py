@@ -14,6 +14,7 @@ from stair_es.types import SparseVector
 
 corpora = import_benchmark("search.corpus")
 queries = import_benchmark("search.queries")
+pages = import_benchmark("pages")
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +98,16 @@ def test_texts_by_similarity_have_the_most_similar_words() -> None:
     # The opposite, and what has nothing to do with it, are left out.
     assert dict(first) == pytest.approx({"cat": 1.0, "pet": 0.8})
     assert dict(second) == pytest.approx({"sky": 1.0, "pet": 0.6})
+
+
+def test_pages_have_the_tokens_of_v_splade_and_texts_as_queries() -> None:
+    corpus = pages.PageCorpus()
+    drawn = corpus.draw(3, np.random.default_rng(2))
+    vectors = list(corpus.make_vectors(drawn))
+    assert [len(vector) for vector in vectors] == [pages.TOKENS] * 3  # all different
+    assert max(vector.weights[0] for vector in vectors) == pytest.approx(1.84, abs=0.5)
+    assert [len(text.split()) for text in corpus.make_texts(drawn)] == [pages.WORDS] * 3
+    assert np.linalg.norm(drawn.dense_ND, axis=1) == pytest.approx(1, abs=1e-5)
+    sizes = {made.size: [len(text.split()) for text in texts.values()] for made, texts in pages.make_queries(corpus, 2)}
+    assert (sizes[5], sizes[15]) == ([5, 5], [15, 15])
+    assert all(count > 15 for count in sizes[pages.TOKENS])
