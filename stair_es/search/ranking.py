@@ -131,8 +131,8 @@ def fold_duplicates(hits: Iterable[Hit]) -> tuple[Hit, ...]:
 
     The order stays.
 
-    The `source` of hits needs `sha256`, `perceptual_hash`, `width`, `height`, `tokens` and `colors`; without these fields, except
-    `colors`, nothing is folded.
+    The `source` of hits needs `sha256`, `perceptual_hash`, `width`, `height`, `tokens` and `colors`, and of pages `uri` and
+    `parent`; without these fields, except `colors`, nothing is folded.
     """
     kept: list[Hit] = []
     copies: list[list[Hit]] = []

@@ -20,7 +20,7 @@ _CONTENT_FACETS = (TOP_TOKENS_FIELD, "colors")
 _FILE_FACETS = ("folder", "format", "taken_at", "modified_at", "bytes", "width", "height", "source")
 """Fields of stair-es with a facet, in the order of the page; the columns of the user are between them."""
 _FIXED_FACETS = (*_CONTENT_FACETS, *_FILE_FACETS)
-_NO_FACETS = (RESERVED_FIELDS - set(_FIXED_FACETS)) | {"caption", "title", "name", "perceptual_hash"}
+_NO_FACETS = (RESERVED_FIELDS - set(_FIXED_FACETS)) | {"caption", "title", "text", "name", "perceptual_hash"}
 _SPARE_TOKENS = 60
 """Number of tokens that may be hidden before the facet has fewer than `MAX_FACET_VALUES`."""
 _MAX_CATEGORIES = 12

@@ -51,7 +51,7 @@ _SEARCH_TIMEOUT = "8s"
 """Timeout of one search in the cluster, which would otherwise continue after the client has disconnected."""
 HIT_FIELDS = [
     *("tokens", TOP_TOKENS_FIELD, "uri", "name", "folder", "title", "caption", "width", "height", "bytes", "format", "colors"),
-    *("taken_at", "modified_at", "sha256", "perceptual_hash", "fingerprint"),
+    *("taken_at", "modified_at", "sha256", "perceptual_hash", "fingerprint", "parent"),
 ]
 
 
