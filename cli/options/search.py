@@ -83,7 +83,7 @@ class SearchArguments:
         str,
         define_option(
             "caption-field",
-            "Document fields of captions. [default: title,caption]",
+            "Document fields of captions. [default: title,caption,text]",
             _QUERY,
             metavar="FIELD",
         ),

@@ -125,7 +125,7 @@ def format_hit(rank: int, hit: Hit, terminal: TerminalInfo, *, explain: bool) ->
         (_format_folded(hit), "dim"),
     )
     lines = [head]
-    texts = (hit.source.get(name) for name in ("title", "caption"))
+    texts = (hit.source.get(name) for name in ("title", "caption", "text"))
     caption = next((text for text in texts if isinstance(text, str) and text.strip()), None)
     if caption is not None:
         lines.append(Text(f'{_INDENT}"{escape_control(truncate_text(caption), terminal.encoding)}"', style="italic"))

@@ -33,7 +33,7 @@ _FITS: tuple[ResizeMode, ...] = get_args(ResizeMode)
 _VECTORS = ("rank_features", "sparse_vector")
 _PARTS = ("properties", "runtime")
 _TEXTUAL = frozenset({"keyword", "text", "wildcard", "constant_keyword"})
-_TEXT_FIELDS, _COLORS_FIELD = ("caption", "title"), "colors"
+_TEXT_FIELDS, _COLORS_FIELD = ("caption", "title", "text"), "colors"
 _REVISION = re.compile(rf"(@.*|-\d+|(-({'|'.join(_FITS)}))?-[0-9a-f]{{12}})$")
 
 
@@ -109,7 +109,7 @@ class IndexInfo:
 
     @property
     def caption_fields(self) -> tuple[str, ...]:
-        """The text fields of captions and titles. A document needn't have them."""
+        """The text fields of captions, titles and the text in pictures. A document needn't have them."""
         return tuple(name for name in _TEXT_FIELDS if self.field_types.get(name) == "text")
 
     def list_search_fields(self, price_field: str = DEFAULT_PRICE_FIELD) -> SearchFields:

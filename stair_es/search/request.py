@@ -24,7 +24,7 @@ ClauseBuilder: TypeAlias = Callable[[SparseVector, int], SparseQuery]
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 CAPTION_WORD = "caption:"
 """Begins the name of a clause for a word of a caption, in the `matched_queries` of a hit."""
-EXCLUDED_FIELDS = ["thumbnail", "policy_undo"]
+EXCLUDED_FIELDS = ["thumbnail", "policy_undo", "text_boxes"]
 """Large or internal fields that are left out of hits."""
 
 

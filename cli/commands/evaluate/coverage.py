@@ -27,7 +27,7 @@ def coverage_command(
     ] = "sum",
     caption_field: Annotated[
         str,
-        typer.Option("--caption-field", metavar="FIELD", help="Document fields of captions. [default: title,caption]"),
+        typer.Option("--caption-field", metavar="FIELD", help="Document fields of captions. [default: title,caption,text]"),
     ] = "",
     price_field: shared.PriceFieldOption = DEFAULT_PRICE_FIELD,
     target: TargetArguments,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
@@ -23,8 +24,14 @@ LARGE_THUMBNAIL_PX = 640
 _HIT_TEXTS = ("folder", "format", "taken_at", "modified_at", "sha256", "perceptual_hash")
 _DIGITS = 6
 _MAX_TEXT_CHARS = 4000
+_MAX_PASSAGES, _PASSAGE_CHARS = 3, 48
+_MAX_READ_CHARS, _MAX_LINES = 20_000, 400
+"""More than `--enrich ocr` writes."""
 _HIDDEN_FIELDS = frozenset(
-    {"tokens", "impacts", "top_tokens", "thumbnail", "policy_undo", "uri", "caption", "fingerprint", "version"}
+    {
+        *("tokens", "impacts", "top_tokens", "thumbnail", "policy_undo", "uri", "caption", "text", "text_boxes"),
+        *("fingerprint", "version"),
+    }
 )
 
 
@@ -40,14 +47,26 @@ def serialize_hit(
     links: Mapping[str, str | None],
     is_hidden_token: Callable[[str], bool],
     price_field: str = "",
+    words: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Serialize a hit; its `links` are those of `build_image_links`. `price_field` is empty if there are no prices."""
+    """Serialize a hit.
+
+    Args:
+        hit: The hit.
+        contributions: The tokens in common.
+        text_score: The part of the score that comes from texts.
+        links: Those of `build_image_links`.
+        is_hidden_token: Whether a token isn't shown.
+        price_field: The field of prices; empty if there are none.
+        words: Words that are marked in the text of the picture, beside those by which the hit was found.
+    """
     return {
         "id": hit.id,
         "uri": hit.uri,
         "name": _get_name(hit.source, hit.uri, hit.id),
         "caption": format_caption(hit.source.get("caption")),
         "title": format_caption(hit.source.get("title")),
+        "passages": find_passages(hit.source.get("text"), [*hit.caption_words, *words]),
         "price": _get_number(_get_inner(hit.source, price_field)),
         "score": hit.score,
         "weak": hit.weak,
@@ -120,6 +139,7 @@ def serialize_image(image: StoredImage, links: Mapping[str, str | None]) -> dict
         "uri": image.uri,
         "name": _get_name(image.source, image.uri, image.id),
         "caption": format_caption(image.source.get("caption")),
+        "text": list_text_lines(image.source),
         "tokens": serialize_vector(image.vector),
         "facts": {"index": image.index, **facts},
         "thumbnail": links["thumbnail"],
@@ -171,6 +191,39 @@ def format_caption(value: object) -> str | None:
     return (value if isinstance(value, str) else json.dumps(truncate_json(value), ensure_ascii=False))[:_MAX_TEXT_CHARS]
 
 
+def find_passages(text: object, words: Sequence[str]) -> list[list[tuple[str, bool]]]:
+    """Find the first passages of a text that have one of the words, each as parts that are such a word or not."""
+    if not isinstance(text, str) or not words:
+        return []
+    pattern = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    passages, begin, end = list[list[tuple[str, bool]]](), 0, 0
+    text = " ".join(text[:_MAX_READ_CHARS].split())
+    for match in re.finditer(rf"(?<![^\W_])(?:{pattern})(?![^\W_])", text, re.IGNORECASE):
+        if passages and match.start() - end <= _PASSAGE_CHARS:
+            passages[-1][-1] = (text[end : match.start()], False)
+        elif len(passages) == _MAX_PASSAGES:
+            break
+        else:
+            begin = max(end, match.start() - _PASSAGE_CHARS)
+            passages.append([(text[begin : match.start()], False)])
+        end = match.end()
+        passages[-1] += [(match[0], True), (text[end : end + _PASSAGE_CHARS], False)]
+    return [[part for part in passage if part[0]] for passage in passages]
+
+
+def list_text_lines(source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the lines of the text in a picture, each with its box as shares of the picture, or None.
+
+    The fields can contain any JSON value.
+    """
+    boxes = source.get("text_boxes")
+    lines = [line for line in boxes if isinstance(line, Mapping)] if isinstance(boxes, list) else []
+    if not lines and isinstance(source.get("text"), str):
+        lines = [{"text": line} for line in source["text"][:_MAX_READ_CHARS].splitlines()]
+    read = ((_get_text(line.get("text")), _get_box(line.get("box"))) for line in lines)
+    return [{"text": text, "box": box} for text, box in islice(read, _MAX_LINES) if text]
+
+
 def truncate_json(value: object) -> Json:
     """Return a document field as JSON; longer values become the beginning of their text."""
     if isinstance(value, str):
@@ -206,6 +259,14 @@ def _get_inner(source: Mapping[str, Any], name: str) -> object:
 def _get_number(value: object) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return value if is_number else None  # type: ignore[return-value]  # checked
+
+
+def _get_box(value: object) -> list[float] | None:
+    """Return left, upper, right and lower edge, if they are in this order within a picture."""
+    if not isinstance(value, list) or len(value) != 4 or None in map(_get_number, value):
+        return None
+    left, upper, right, lower = value
+    return value if 0 <= left < right <= 1 and 0 <= upper < lower <= 1 else None
 
 
 def _get_int(value: object) -> int | None:

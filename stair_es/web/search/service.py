@@ -50,8 +50,8 @@ _THUMBNAIL_PX = 128
 _SEARCH_TIMEOUT = "8s"
 """Timeout of one search in the cluster, which would otherwise continue after the client has disconnected."""
 HIT_FIELDS = [
-    *("tokens", TOP_TOKENS_FIELD, "uri", "name", "folder", "title", "caption", "width", "height", "bytes", "format", "colors"),
-    *("taken_at", "modified_at", "sha256", "perceptual_hash", "fingerprint", "parent"),
+    *("tokens", TOP_TOKENS_FIELD, "uri", "name", "folder", "title", "caption", "text", "width", "height", "bytes", "format"),
+    *("colors", "taken_at", "modified_at", "sha256", "perceptual_hash", "fingerprint", "parent"),
 ]
 
 
@@ -139,7 +139,8 @@ class SearchService:
             reason = explain_no_hits(query, lambda other: self.runner.count(state, other, options))
             result = replace(result, remarks=(*([reason] if reason else []), *result.remarks))
         described = serializers.serialize_query(query.tokens, inputs.required_words, inputs.excluded_words)
-        hits = self.serialize_hits(state, result.hits, params.method, query.vector)
+        words = query.caption.split() if params.method == "text" else ()  # BM25 doesn't tell which it found
+        hits = self.serialize_hits(state, result.hits, params.method, query.vector, words)
         return serializers.serialize_page(described, hits, result, params.method), {hit.index for hit in result.hits}
 
     def _browse_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
@@ -212,9 +213,9 @@ class SearchService:
         return inputs, self.runner.refine_query(state, query, build_search_options(params))
 
     def serialize_hits(
-        self, state: IndexState, hits: Sequence[Hit], method: SearchMethod, vector: SparseVector
+        self, state: IndexState, hits: Sequence[Hit], method: SearchMethod, vector: SparseVector, words: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
-        """Serialize hits; `vector` is that of the query, for the method `bag`."""
+        """Serialize hits; `vector` is that of the query, for the method `bag`, and `words` are marked in texts."""
         price_field = state.info.list_search_fields(self._config.price_field).price
         return [
             serializers.serialize_hit(
@@ -224,6 +225,7 @@ class SearchService:
                 self._build_links(state, hit.id, hit.uri, hit.source),
                 partial(is_hidden_token, state.info),
                 price_field,
+                words,
             )
             for hit in hits
         ]

@@ -19,6 +19,13 @@ export function renderToken(token) {
   return h("bdi", { class: "word" }, text.trim() ? text : `"${text}"`);
 }
 
+/** Passages of a text, in which words of the query are marked. @param {Passage[]} passages */
+export const renderPassages = (passages) =>
+  passages.flatMap((passage, index) => [
+    index ? " … " : "",
+    ...passage.map(([text, isMatch]) => (isMatch ? h("mark", {}, escapeControls(text)) : escapeControls(text))),
+  ]);
+
 /** Whether it only continues a word, so it isn't useful alone. @param {string} token */
 export const isPiece = (token) => token.startsWith("##");
 

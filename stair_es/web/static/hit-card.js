@@ -1,7 +1,7 @@
 // One hit: the picture, its name and score, and the common tokens with their contributions.
 
 import { createButton, createIcon, escapeControls, getKey, h, renderList, setProps, setText } from "./dom.js";
-import { formatPrice, formatWeight, getToken, renderToken } from "./format.js";
+import { formatPrice, formatWeight, getToken, renderPassages, renderToken } from "./format.js";
 
 const SHOWN_CONTRIBUTION_COUNT = 4;
 const SHOWN_OTHER_TOKEN_COUNT = 3;
@@ -30,6 +30,7 @@ function createParts(/** @type {Hit} */ hit, /** @type {HitActions} */ actions) 
   const href = actions.buildOpenHref(hit.id);
   const score = h("span", { class: "score" });
   const caption = h("p", { class: "caption", dir: "auto" });
+  const passages = h("p", { class: "caption", dir: "auto" });
   const price = hit.price === null ? null : h("p", { class: "price" }, formatPrice(hit.price));
   const scoreBar = h("div", { class: "ribbon", "aria-hidden": "true" });
   const contributions = h("ul", { class: "reasons", "aria-label": "Words in common" });
@@ -40,17 +41,17 @@ function createParts(/** @type {Hit} */ hit, /** @type {HitActions} */ actions) 
     "li",
     { class: "hit", data: { id: hit.id } },
     h("a", { href, class: "picture", tabindex: "-1", "aria-hidden": "true" }, createThumbnail(hit.thumbnail)),
-    h("div", { class: "head" }, h("h3", {}, h("a", { href, class: "name", dir: "auto" }, name)), score, caption, price),
+    h("div", { class: "head" }, h("h3", {}, h("a", { href, class: "name", dir: "auto" }, name)), score, caption, passages, price),
     scoreBar,
     contributions,
     h("div", { class: "foot" }, expander, otherTokens, h("a", similar, createIcon("similar"), "more like this")),
   );
-  return { element, score, caption, scoreBar, contributions, expander, otherTokens };
+  return { element, score, caption, passages, scoreBar, contributions, expander, otherTokens };
 }
 
 /** @typedef {ReturnType<typeof createParts>} Parts */
 
-function renderHead(/** @type {Parts} */ { score, caption, scoreBar }, /** @type {HitItem} */ { hit, getHue, scale }) {
+function renderHead(/** @type {Parts} */ { score, caption, passages, scoreBar }, /** @type {HitItem} */ { hit, getHue, scale }) {
   const text = escapeControls(hit.caption ?? hit.title ?? "");
   setText(score, formatWeight(hit.score));
   score.hidden = scoreBar.hidden = !hit.score; // if the hits aren't ranked by words
@@ -58,6 +59,8 @@ function renderHead(/** @type {Parts} */ { score, caption, scoreBar }, /** @type
   setText(caption, text);
   caption.hidden = !text;
   setProps(caption, { title: text ? text.slice(0, 400) : null });
+  passages.replaceChildren(...renderPassages(hit.passages));
+  passages.hidden = !hit.passages.length;
   renderScoreBar(scoreBar, hit, getHue, scale.score);
 }
 

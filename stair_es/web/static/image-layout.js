@@ -82,6 +82,7 @@ function createNeighborSection() {
 export function createImageLayout(viewer) {
   const name = h("h1", { dir: "auto", tabindex: "-1" });
   const caption = h("p", { class: "caption", dir: "auto" });
+  const text = h("p", { class: "caption lines", dir: "auto", role: "group", "aria-label": "Text in the image" });
   const folder = h("p", { class: "folder", dir: "auto" });
   const summary = h("p", { class: "hint" });
   const metadata = h("tbody", {});
@@ -91,10 +92,10 @@ export function createImageLayout(viewer) {
   const neighbors = createNeighborSection();
   const region = { class: "scroll", tabindex: "0", role: "region", "aria-label": "Metadata" };
   const table = h("div", region, h("table", { class: "facts" }, metadata));
-  const side = h("div", { class: "known" }, summary, actions.element, folder, caption, tokens.element);
+  const side = h("div", { class: "known" }, summary, actions.element, folder, caption, text, tokens.element);
   const below = h("div", { class: "below" }, neighbors.element, h("div", {}, h("h2", {}, "Metadata"), table));
   const body = h("div", { class: "body" }, viewer, side, below);
   const back = h("p", { class: "crumb" }, h("a", { href: "./", data: { nav: "back" } }, "← back to the search"));
   const element = h("section", { class: "image", "aria-label": "Image" }, h("header", {}, back, name), problem, body);
-  return { element, name, caption, folder, summary, metadata, problem, body, actions, tokens, neighbors };
+  return { element, name, caption, text, folder, summary, metadata, problem, body, actions, tokens, neighbors };
 }

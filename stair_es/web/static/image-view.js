@@ -1,7 +1,7 @@
 // One image: the picture, then all of its tokens, its metadata, and the most similar images.
 
 import { findNeighbors, getImage, LatestTask } from "./api.js";
-import { announce, escapeControls, renderList, setProps, setText, setValue } from "./dom.js";
+import { announce, escapeControls, h, renderList, setProps, setText, setValue } from "./dom.js";
 import { assignHues, formatWeight, getToken, isPiece, pluralize } from "./format.js";
 import { moveGridFocus, renderAnimatedList } from "./grid.js";
 import { createHitCard } from "./hit-card.js";
@@ -199,15 +199,17 @@ export class ImageView {
   }
 
   #renderImage(/** @type {ImageResponse} */ image) {
-    const { name, summary, folder, caption, actions, tokens, metadata } = this.layout;
+    const { name, summary, folder, caption, text, actions, tokens, metadata } = this.layout;
     const { facts, original } = image;
+    const found = findMarkedLines(image, this.app.getHitSequence().hits);
     setText(name, escapeControls(image.name));
     this.app.renderTitle();
-    this.viewer.show({ ...image, ...getSize(image) });
+    this.viewer.show({ ...image, ...getSize(image), found });
     setText(summary, formatSummary(facts));
     setText(folder, facts.folder ? `in ${escapeControls(facts.folder)}` : "");
     setText(caption, image.caption ? escapeControls(image.caption) : "");
-    for (const element of [summary, folder, caption]) element.hidden = !element.textContent;
+    text.replaceChildren(...image.text.flatMap((line) => [renderLine(line, found.includes(line)), "\n"]));
+    for (const element of [summary, folder, caption, text]) element.hidden = !element.textContent;
     setProps(actions.similar, { href: buildSearchHref(buildSimilarQuery(image.id)) });
     setProps(actions.original, { href: original ?? "#" });
     setProps(actions.download, { href: original ? `${original}?download=1` : "#", download: "" });
@@ -260,7 +262,7 @@ export class ImageView {
     const { duplicateSection, duplicates: list } = this.layout.neighbors;
     const all = [...(this.app.getImage(image.id)?.duplicates ?? []), ...duplicates].filter(({ id }) => id !== image.id);
     const files = [...new Map(all.map((duplicate) => [duplicate.id, duplicate])).values()];
-    const unknown = { caption: null, title: null, price: null, sha256: null, document: null, thumbnail_2x: null };
+    const unknown = { caption: null, title: null, passages: [], price: null, sha256: null, document: null, thumbnail_2x: null };
     const unranked = { score: 0, weak: false, text_score: 0, caption_words: [], contributions: [], tokens: [] };
     const shared = { ...unknown, ...unranked, thumbnail: image.thumbnail, ...getSize(image), duplicates: [] };
     duplicateSection.hidden = !files.length;
@@ -283,6 +285,15 @@ function formatTokenSummary(/** @type {ImageResponse} */ { tokens, explain }) {
   return `${counts}, total weight ${formatWeight(explain.sum_of_weights)}`;
 }
 
+/** The lines of an image that have a word by which it was found. @param {ImageResponse} image @param {Hit[]} hits */
+function findMarkedLines({ id, text }, hits) {
+  const pieces = hits.find((hit) => hit.id === id)?.passages.flat() ?? [];
+  const words = pieces.filter(([, isMatch]) => isMatch).map(([word]) => word.toLowerCase());
+  return text.filter((line) => words.some((word) => line.text.toLowerCase().includes(word)));
+}
+
+const renderLine = (/** @type {TextLine} */ { text }, /** @type {boolean} */ isMarked) =>
+  h(isMarked ? "mark" : "span", {}, escapeControls(text));
 const stripPieceMark = (/** @type {string} */ token) => token.replace(/^##/, "");
 const getSize = (/** @type {ImageResponse} */ { facts }) => ({ width: facts.width ?? null, height: facts.height ?? null });
 /** Chromium only. */

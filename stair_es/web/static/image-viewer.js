@@ -23,7 +23,8 @@ export class ImageViewer {
   /** @param {ImageViewerOptions} options */
   constructor({ onStep, onLoad }) {
     this.onLoad = onLoad;
-    this.canvas = h("div", { class: "canvas" });
+    this.boxes = h("div", { class: "boxes", "aria-hidden": "true" });
+    this.canvas = h("div", { class: "canvas" }, this.boxes);
     this.previous = createControl("previous", "Previous image", "Previous image (←)", "previous", () => onStep(-1));
     this.next = createControl("next", "Next image", "Next image (→)", "next", () => onStep(1));
     this.position = h("p", { class: "position" });
@@ -46,12 +47,14 @@ export class ImageViewer {
   }
 
   /** Shows an image: first with the facts from a list, and again when all are loaded. @param {ViewedImage} image */
-  show({ id, name, caption, thumbnail, original, width, height }) {
+  show({ id, name, caption, thumbnail, original, width, height, found = [] }) {
     const alt = escapeControls(caption || name || "").slice(0, MAX_ALT_CHARS);
     if (this.#imageId !== id) this.#clear(id);
     if (width && height) this.#setSize(width, height, original === null ? MAX_THUMBNAIL_PX : Infinity);
     const best = original ?? thumbnail;
-    if (thumbnail && (best === thumbnail || !this.canvas.children.length)) this.#addPicture(thumbnail, alt, original === null);
+    this.boxes.replaceChildren(...found.flatMap(({ box }) => (box ? [createBox(box)] : [])));
+    if (thumbnail && (best === thumbnail || this.boxes === this.canvas.firstChild))
+      this.#addPicture(thumbnail, alt, original === null);
     if (original) this.#addPicture(original, alt, true);
     this.tools.hidden = !best;
     if (best || original === undefined) return;
@@ -85,7 +88,8 @@ export class ImageViewer {
 
   #clear(/** @type {string} */ id) {
     this.#imageId = id;
-    this.canvas.replaceChildren();
+    this.boxes.replaceChildren();
+    this.canvas.replaceChildren(this.boxes);
     this.zoom.reset();
     this.#loadedWidth = 0;
     this.#hasSize = false;
@@ -103,7 +107,7 @@ export class ImageViewer {
     image.addEventListener("load", () => image.isConnected && this.#replaceOthers(image));
     image.addEventListener("error", () => image.isConnected && this.#removePicture(image));
     if (isBest) image.dataset.last = "yes";
-    this.canvas.append(image);
+    this.boxes.before(image);
   }
 
   #replaceOthers(/** @type {HTMLImageElement} */ image) {
@@ -115,7 +119,8 @@ export class ImageViewer {
   }
 
   #removePicture(/** @type {HTMLImageElement} */ image) {
-    if (this.canvas.children.length === 1) image.replaceWith(createMessage("The picture can't be shown."));
+    if (image === this.canvas.firstChild && image.nextSibling === this.boxes)
+      image.replaceWith(createMessage("The picture can't be shown."));
     else image.remove();
     this.onLoad();
   }
@@ -150,5 +155,13 @@ export class ImageViewer {
  */
 const createControl = (className, label, title, icon, onClick) =>
   createButton({ class: `icon ${className}`, "aria-label": label, title, on: { click: onClick } }, createIcon(icon));
+
+/** A frame around a line of text. @param {[number, number, number, number]} box */
+function createBox([left, upper, right, lower]) {
+  const element = h("i", {});
+  const edges = { left, top: upper, right: 1 - right, bottom: 1 - lower };
+  for (const [edge, share] of Object.entries(edges)) element.style.setProperty(edge, `${100 * share}%`);
+  return element;
+}
 
 const createMessage = (/** @type {string} */ text) => h("p", { class: "none" }, createIcon("picture"), text);

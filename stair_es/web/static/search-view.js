@@ -96,10 +96,11 @@ export class SearchView {
   getHitSequence() {
     const { response, facets } = this.#state;
     const { strong, shownWeak, mayHaveMatches } = selectResults(this.#state);
-    const ids = [...strong, ...shownWeak].map(({ id }) => id);
+    const hits = [...strong, ...shownWeak];
+    const ids = hits.map(({ id }) => id);
     const hasMore = response?.after && facets && (shownWeak.length || mayHaveMatches);
     const total = hasMore ? Math.max(ids.length, facets.total + facets.weak) : ids.length;
-    return { ids, total, loadMore: total > ids.length ? () => this.#loadPage() : async () => false };
+    return { ids, hits, total, loadMore: total > ids.length ? () => this.#loadPage() : async () => false };
   }
 
   /** The query for images like another, in the same view. @param {string} id */

@@ -1,7 +1,7 @@
 // One picture of the gallery: uncropped, with its name, its score and its heaviest tokens; below it, its title and price.
 
 import { createButton, escapeControls, h, setProps, setText } from "./dom.js";
-import { formatPrice, formatToken, formatWeight, isPiece, pluralize } from "./format.js";
+import { formatPrice, formatToken, formatWeight, isPiece, pluralize, renderPassages } from "./format.js";
 import { createThumbnail } from "./hit-card.js";
 
 const SHOWN_TOKEN_COUNT = 3;
@@ -35,14 +35,18 @@ export function createTile({ hit, position = Infinity }, actions) {
       h("span", { class: "about", "aria-hidden": "true" }, title, score, tokens),
     ),
   );
+  const passages = h("span", { dir: "auto" });
+  const read = h("p", { class: "offer" }, passages);
   const duplicates = createButton({ class: "copies", on: { click: () => actions.showDuplicates(current ?? hit) } });
-  const element = h("li", { class: "tile", data: { id: hit.id } }, link, renderOffer(hit), duplicates);
+  const element = h("li", { class: "tile", data: { id: hit.id } }, link, renderOffer(hit), read, duplicates);
   element.style.setProperty("--ratio", String(limitRatio(hit)));
   const update = (/** @type {{hit: Hit}} */ item) => {
     if (item.hit === current) return;
     current = item.hit;
     renderScore({ link, score, tokens }, current);
     renderDuplicateCount(duplicates, current);
+    passages.replaceChildren(...renderPassages(current.passages));
+    read.hidden = !current.passages.length;
   };
   return { element, update };
 }

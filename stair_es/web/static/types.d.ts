@@ -24,12 +24,23 @@ interface Duplicate {
   uri: string;
 }
 
+/** A part of a text: whether each piece is a word of the query. */
+type Passage = [text: string, isMatch: boolean][];
+
+/** A line of the text in a picture; its place as shares of the picture, if it is known. */
+interface TextLine {
+  text: string;
+  box: [left: number, upper: number, right: number, lower: number] | null;
+}
+
 interface Hit {
   id: string;
   uri: string;
   name: string;
   caption: string | null;
   title: string | null;
+  /** Parts of the text in the picture, around the words of the query. */
+  passages: Passage[];
   price: number | null;
   score: number;
   weak: boolean;
@@ -211,6 +222,7 @@ interface ImageResponse {
   uri: string;
   name: string;
   caption: string | null;
+  text: TextLine[];
   tokens: TokenWeight[];
   facts: ImageFacts;
   thumbnail: string | null;
@@ -322,6 +334,7 @@ type ImageSummary = Pick<Hit, "name" | "thumbnail" | "caption" | "width" | "heig
 /** The hits of the last search, in order, and a way to load more. */
 interface HitSequence {
   ids: string[];
+  hits: Hit[];
   total: number;
   loadMore: () => Promise<boolean>;
 }
@@ -571,6 +584,8 @@ interface ImageState {
 interface ViewedImage extends ImageSummary {
   id: string;
   original?: string | null;
+  /** Lines of text that have a word of the query. */
+  found?: TextLine[];
 }
 
 interface ImageViewerOptions {

@@ -16,6 +16,7 @@ from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model.base import ModelSpec
 from stair_es.sources.registry import open_source
+from stair_es.types import Runner
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -61,13 +62,13 @@ def ingest_corpus(url: str, alias: str, folder: Path, model: str = "stair-mini",
         )  # by name: not every engine takes a pattern
 
 
-def ingest_folder(url: str, alias: str, folder: Path, model: str, **more: Any) -> None:  # noqa: ANN401  options of ingest
-    """Ingest what lies in the folder, with captions."""
+def ingest_folder(url: str, alias: str, folder: Path, model: str, runner: Runner = "local", **more: Any) -> None:  # noqa: ANN401
+    """Ingest what lies in the folder, with captions. `more` are options of ingest."""
     rows = [{"image": str(path), "caption": path.stem.replace("-", " ")} for path in sorted(folder.glob("*.jpg"))]
     table = folder / "photos.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     options = IngestOptions(
-        alias=alias, model=ModelSpec(name=model), runner="local", dead_letters=folder / "letters.jsonl", **more
+        alias=alias, model=ModelSpec(name=model), runner=runner, dead_letters=folder / "letters.jsonl", **more
     )
     run_ingest([open_source(str(table))], Connection(url=url), options, progress=lambda _: None)
 

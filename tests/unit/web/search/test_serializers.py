@@ -30,6 +30,7 @@ def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
         "name": "a b.jpg",
         "caption": "red",
         "title": None,
+        "passages": [],
         "price": None,
         "score": 1.5,
         "weak": False,
@@ -112,6 +113,59 @@ def test_a_document_without_anything_is_a_hit_all_the_same() -> None:
 )
 def test_a_caption_that_is_not_text_is_converted(caption: object, shown: str | None) -> None:
     assert serializers.format_caption(caption) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "passages"),
+    [
+        ("Invoice\nNo 4711", ["invoice"], [[("Invoice", True), (" No 4711", False)]]),
+        ("the invoices", ["invoice"], []),
+        ("blue  \n bus", ["blue bus", "bus"], [[("blue bus", True)]]),
+        ("bus, bus", ["bus"], [[("bus", True), (", ", False), ("bus", True)]]),
+        (HOSTILE, [], []),
+        ("a(b", ["a(b", "("], [[("a(b", True)]]),
+        (["bus"], ["bus"], []),
+        (None, ["bus"], []),
+    ],
+)
+def test_words_are_marked_in_the_text_of_a_picture(
+    text: object, words: list[str], passages: list[list[tuple[str, bool]]]
+) -> None:
+    assert serializers.find_passages(text, words) == passages
+
+
+def test_passages_of_a_long_text_are_few_and_short() -> None:
+    passages = serializers.find_passages("bus " + "x" * 100 + " bus" * 5000, ["bus"])
+    assert passages[0] == [("bus", True), (" " + "x" * 47, False)]
+    passages = serializers.find_passages(" bus ".join("y" * 200 for _ in range(9)), ["bus"])
+    assert [len("".join(part for part, _ in passage)) for passage in passages] == [99] * 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "lines"),
+    [
+        ({"text": "a\nb", "text_boxes": [{"text": "a", "box": [0, 0.1, 1, 0.2]}]}, [{"text": "a", "box": [0, 0.1, 1, 0.2]}]),
+        ({"text": "a\nb"}, [{"text": "a", "box": None}, {"text": "b", "box": None}]),
+        (
+            {
+                "text_boxes": [
+                    {"text": "a", "box": box} for box in ([0, 0, 1], ["0", 0, 1, 1], [0, 0, math.inf, 1], [1, 0, 0, 1], 7)
+                ]
+            },
+            [{"text": "a", "box": None}] * 5,
+        ),
+        ({"text": 7, "text_boxes": [3, {"text": None}, {"text": ""}, {}]}, []),
+        ({"text": {}, "text_boxes": {"text": "a"}}, []),
+        ({}, []),
+    ],
+)
+def test_lines_of_a_picture_have_boxes_within_it(fields: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+    assert serializers.list_text_lines(fields) == lines
+
+
+def test_lines_of_a_picture_are_bounded() -> None:
+    assert len(serializers.list_text_lines({"text_boxes": [{"text": "a"}] * 1000})) == 400
+    assert len(serializers.list_text_lines({"text": "a\n" * 1000})) == 400
 
 
 def test_json_is_ascii_without_html() -> None:
