@@ -63,6 +63,21 @@ def test_hits_show_names_and_captions_as_they_are(hostile_site: Site, page: Page
     save_screenshot(page, "hostile")
 
 
+def test_words_of_a_text_are_marked_as_text(hostile_site: Site, page: Page) -> None:
+    """Below the hit, in its card, and on the page of the image."""
+    page.set_viewport_size(DESKTOP)
+    for explain in ("", "&show=explain"):
+        page.goto(f"{hostile_site.base}/?q=onerror{explain}")
+        marks = page.locator(".results mark:visible")
+        expect(marks).to_have_text(["onerror"])
+        assert find_active_content(page) == []
+    page.goto(f"{hostile_site.base}/?q=onerror")
+    page.locator(".results .tile", has=page.locator("mark")).locator("a.picture").click()
+    expect(page.locator(".known .lines mark")).to_have_text([CAPTIONS[0]] * 2)
+    assert find_active_content(page) == []
+    save_screenshot(page, "hostile-text")
+
+
 def test_each_image_s_page_shows_its_facts_as_they_are(hostile_site: Site, page: Page) -> None:
     words = ("animal", "book", "mountain", "person", "bird", "building", "fish", "tower")
     page.set_viewport_size(PHONE)

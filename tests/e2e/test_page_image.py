@@ -20,6 +20,7 @@ SMALL_LAPTOP: ViewportSize = {"width": 1366, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 QUERY = "a mountain with snow"
 PANORAMA_SIZE, PORTRAIT_SIZE = (3000, 500), (700, 1700)
+FIELDS = "caption=caption,text=text,text_boxes=text_boxes"
 FOUND = ".results li.tile:not(.skeleton):visible"
 
 
@@ -38,6 +39,9 @@ def shape_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [json.loads(line) for line in (PHOTOS / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
     made = {file.name for file in shape_folder.glob("*.jpg")} - {row["file"] for row in rows}
     rows += [{"file": name, "caption": f"the {name}"} for name in sorted(made)]
+    lines = [{"text": "Departures", "box": [0.25, 0.5, 0.75, 1.0]}, {"text": "Gate 7", "box": [0, 0, 0.1, 0.2]}]
+    text = {"text": "Departures\nGate 7", "text_boxes": lines}
+    rows = [row | text if row["file"] == "panorama.jpg" else row for row in rows]
     (shape_folder / "captions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return shape_folder
 
@@ -45,7 +49,17 @@ def shape_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shape_site(node_url: str, shape_folder: Path) -> Iterator[Site]:
     """The page of these photos."""
-    ingest_images(node_url, "page-shapes", shape_folder / "captions.jsonl", "--image-column", "file", "--thumbnail-px", "256")
+    ingest_images(
+        node_url,
+        "page-shapes",
+        shape_folder / "captions.jsonl",
+        "--image-column",
+        "file",
+        "--thumbnail-px",
+        "256",
+        "--field",
+        FIELDS,
+    )
     with serve_site(node_url, "page-shapes", "--images", shape_folder) as base:
         yield Site(base=base)
 
@@ -54,6 +68,27 @@ def get_id(site: Site, name: str) -> str:
     """Return the id of an image."""
     hits = call_api(site, {"k": 100})["hits"]  # all of them
     return next(str(one["id"]) for hit in hits for one in (hit, *hit["duplicates"]) if one["name"] == name)
+
+
+def test_lines_with_a_word_of_the_query_are_framed(shape_site: Site, page: Page) -> None:
+    """They stay framed in the picture that replaces the thumbnail, and not in the next one."""
+    names = open_found(shape_site, page, query="departures")
+    assert names[0] == "panorama.jpg"
+    expect(page.locator(".canvas img[data-last]")).to_be_visible()
+    expect(page.locator(".known .lines")).to_have_text("Departures\nGate 7\n")
+    expect(page.locator(".known .lines mark")).to_have_text(["Departures"])
+    frames = page.locator(".boxes i")
+    expect(frames).to_have_count(1)
+    frame, picture = frames.bounding_box(), page.locator(".canvas img").last.bounding_box()
+    assert frame is not None
+    assert picture is not None
+    assert frame["x"] == pytest.approx(picture["x"] + picture["width"] / 4, abs=1)
+    assert frame["y"] == pytest.approx(picture["y"] + picture["height"] / 2, abs=1)
+    assert frame["width"] == pytest.approx(picture["width"] / 2, abs=1)
+    save_screenshot(page, "image-text")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("h1:visible")).not_to_have_text("panorama.jpg")
+    expect(frames).to_have_count(0)
 
 
 def open_found(site: Site, page: Page, place: int = 0, query: str = QUERY) -> list[str]:
@@ -70,7 +105,7 @@ def open_found(site: Site, page: Page, place: int = 0, query: str = QUERY) -> li
 def expect_shown(page: Page, name: str) -> None:
     """Expect that the page shows an image whose picture has come."""
     expect(page.get_by_role("heading", level=1)).to_have_text(name)
-    expect(page.locator(".canvas img:only-child[src^='original/']")).to_be_visible()  # the thumbnail has gone
+    expect(page.locator(".canvas img:only-of-type[src^='original/']")).to_be_visible()  # the thumbnail has gone
     expect(page.locator(".image")).to_have_attribute("aria-busy", "false")
 
 

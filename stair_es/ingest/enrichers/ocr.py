@@ -36,7 +36,9 @@ _SEEN_PX = 800
 _FIND_PX, _READ_PX = 960, 1600
 """Longer side at which the lines of a picture with text are found, and the largest at which they are read."""
 _FLAT_DEVIATION, _MIN_FLAT_SHARE = 0.5, 0.1
-"""Blocks of one color, as screens and drawings have them: there text may be too small for the first look."""
+"""Blocks of exactly one color, as screens and drawings have them, photographs hardly any."""
+_PAPER_DISTANCE, _MIN_PAPER_SHARE = 48, 0.8
+"""Pixels about as dark and as colored as most others, as on scanned pages: one of 40 photographs has this share of them."""
 _MAX_AREA, _MIN_LONG = 0.25, 3.0
 """What fills more of a picture, and isn't that much longer than high, is a thing instead of a line."""
 _MAX_LENGTH = 100
@@ -114,7 +116,7 @@ class OcrReader:
         A picture without text takes one look at a small size. One with text is decoded again, larger.
         """
         small_HWC, longer_px = _decode(data, _TEST_PX)
-        if not (self._find_lines(small_HWC)[0] or (longer_px > _SEEN_PX and is_flat(small_HWC))):
+        if not (self._find_lines(small_HWC)[0] or (longer_px > _SEEN_PX and may_have_fine_text(small_HWC))):
             return []
         pixels_HWC, _ = _decode(data, min(_READ_PX, max(_FIND_PX, longer_px)))
         lines, corners = self._find_lines(pixels_HWC)
@@ -164,8 +166,11 @@ def _decode(data: bytes, side_px: int) -> tuple[Pixels, int]:
     return decoded.pixels_HWC[upper:lower, left:right], max(decoded.width, decoded.height)
 
 
-def is_flat(pixels_HWC: Pixels) -> bool:
-    """Return whether a part of a picture has exactly one color, as in screenshots, scans without noise, and drawings."""
+def may_have_fine_text(pixels_HWC: Pixels) -> bool:
+    """Return whether a small picture looks like a screen or a page, whose text may be too small for the first look."""
+    distances_HW = np.abs(pixels_HWC - np.median(pixels_HWC, (0, 1))).max(2)
+    if (distances_HW < _PAPER_DISTANCE).mean() >= _MIN_PAPER_SHARE:
+        return True
     gray_HW = pixels_HWC.mean(2)
     rows, columns = (side // _BLOCK_PX for side in gray_HW.shape)
     blocks = gray_HW[: rows * _BLOCK_PX, : columns * _BLOCK_PX].reshape(rows, _BLOCK_PX, columns, _BLOCK_PX)

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from stair_es.types import Json
 from support.browser.web_server import PHOTOS
 
 ATTACK = "document.title='taken'"
@@ -38,10 +39,12 @@ NAMES = (
 def write_hostile_table(folder: Path) -> Path:
     """Copy a photo for each name, write a table with the captions, and return its path."""
     photos = sorted(PHOTOS.glob("*.jpg"))
-    rows: list[dict[str, str]] = []
+    rows: list[dict[str, Json]] = []
     for photo, name, caption in zip(photos, NAMES, CAPTIONS, strict=False):
         shutil.copy(photo, folder / name)
-        rows.append({"file": name, "caption": caption, "note": caption, f"<i>{len(rows)}</i>": f"<script>{ATTACK}</script>"})
+        columns: dict[str, Json] = {"caption": caption, "note": caption, "text": caption}
+        columns["text_boxes"] = [{"text": caption, "box": [0.25, 0.5, 0.75, 1.0]}, {"text": caption, "box": [caption] * 4}]
+        rows.append({"file": name, **columns, f"<i>{len(rows)}</i>": f"<script>{ATTACK}</script>"})
     table = folder / "captions.jsonl"
     table.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return table

@@ -84,10 +84,15 @@ def test_a_picture_without_lines_is_looked_at_once(boxes: Sequence[tuple[float, 
     assert networks.sizes == [(480, 240)]
 
 
-def test_a_flat_picture_is_looked_at_closely() -> None:
-    """As a screenshot, whose text can be too small for the first look."""
+@pytest.mark.parametrize("kind", ["page", "screen"])
+def test_pages_and_screens_are_looked_at_closely(kind: str) -> None:
+    """Their text can be too small for the first look: on paper with grain, or next to a photograph."""
+    pixels_HWC = np.random.default_rng(7).integers(210, 250, (1000, 2000, 3), np.uint8)
+    if kind == "screen":
+        pixels_HWC[:, :1500] = np.random.default_rng(7).integers(0, 255, (1000, 1500, 3), np.uint8)
+        pixels_HWC[:, 1500:] = 30
     networks = FakeNetworks(boxes=())
-    assert read_fields(networks, save_picture(np.full((1000, 2000, 3), 250, np.uint8))) == {}
+    assert read_fields(networks, save_picture(pixels_HWC)) == {}
     assert networks.sizes == [(480, 240), (1600, 800)]
 
 
