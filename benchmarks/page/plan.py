@@ -191,6 +191,14 @@ RUNS = (
         long="--rounds 7",
     ),
     Run(
+        name="ocr",
+        group=INGEST,
+        shows="Text in pictures: words that are read, and CPU time ([explanation](howto/words-and-text.md#text-in-pictures))",
+        script="ocr",
+        short="--pictures 3",
+        long="--pictures 12",
+    ),
+    Run(
         name="sink",
         group=INGEST,
         shows="The bulk path compared with raw `_bulk`, the helpers of the client, and ray-elasticsearch",

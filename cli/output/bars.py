@@ -128,7 +128,8 @@ def format_hit(rank: int, hit: Hit, terminal: TerminalInfo, *, explain: bool) ->
     texts = (hit.source.get(name) for name in ("title", "caption", "text"))
     caption = next((text for text in texts if isinstance(text, str) and text.strip()), None)
     if caption is not None:
-        lines.append(Text(f'{_INDENT}"{escape_control(truncate_text(caption), terminal.encoding)}"', style="italic"))
+        shown = truncate_text(caption.replace("\n", " "))  # the text in a picture has lines
+        lines.append(Text(f'{_INDENT}"{escape_control(shown, terminal.encoding)}"', style="italic"))
     if hit.ranks:
         ranks = ", ".join(f"{name} {position}" for name, position in hit.ranks.items())
         lines.append(Text(f"{_INDENT}rank by {ranks}", style="dim"))

@@ -24,7 +24,8 @@ LARGE_THUMBNAIL_PX = 640
 _HIT_TEXTS = ("folder", "format", "taken_at", "modified_at", "sha256", "perceptual_hash")
 _DIGITS = 6
 _MAX_TEXT_CHARS = 4000
-_MAX_PASSAGES, _PASSAGE_CHARS = 3, 48
+_MAX_PASSAGES, _LEAD_CHARS, _PASSAGE_CHARS = 3, 24, 48
+"""Characters before the first word, of which a tile shows little, and after each."""
 _MAX_READ_CHARS, _MAX_LINES = 20_000, 400
 """More than `--enrich ocr` writes."""
 _HIDDEN_FIELDS = frozenset(
@@ -204,8 +205,9 @@ def find_passages(text: object, words: Sequence[str]) -> list[list[tuple[str, bo
         elif len(passages) == _MAX_PASSAGES:
             break
         else:
-            begin = max(end, match.start() - _PASSAGE_CHARS)
-            passages.append([(text[begin : match.start()], False)])
+            begin = max(end, match.start() - _LEAD_CHARS)
+            lead = text[begin : match.start()]
+            passages.append([(lead.partition(" ")[2] if begin else lead, False)])  # no half words
         end = match.end()
         passages[-1] += [(match[0], True), (text[end : end + _PASSAGE_CHARS], False)]
     return [[part for part in passage if part[0]] for passage in passages]
