@@ -36,7 +36,7 @@ export function createTile({ hit, position = Infinity }, actions) {
     ),
   );
   const passages = h("span", { dir: "auto" });
-  const read = h("p", { class: "offer" }, passages);
+  const read = h("p", { class: "passages" }, passages);
   const duplicates = createButton({ class: "copies", on: { click: () => actions.showDuplicates(current ?? hit) } });
   const element = h("li", { class: "tile", data: { id: hit.id } }, link, renderOffer(hit), read, duplicates);
   element.style.setProperty("--ratio", String(limitRatio(hit)));
