@@ -12,6 +12,7 @@ import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_PRICE_FIELD
 from stair_es.errors import OptionConflict, UsageError
+from stair_es.model.own_code import ask_with
 
 from ..options import config_file, shared
 from ..options.connections import ConnectionArguments, resolve_connection
@@ -187,7 +188,9 @@ def serve_command(
         url = build_page_url(host, bound_port, config.root_path)
         ready = partial(_report_ready, url, as_json=as_json, with_token=bool(policy.token), open_page=open_)
         with Cluster(_resolve_connection(connection, telemetry)) as cluster:
-            create_server(telemetry.wrap_app(create_app(config, cluster, policy, bound_port)), ready).run(sockets=[listener])
+            server = create_server(telemetry.wrap_app(create_app(config, cluster, policy, bound_port)), ready)
+            with ask_with(None):  # a request can't wait for an answer on the terminal
+                server.run(sockets=[listener])
 
 
 def serve_encoder_command(
@@ -244,7 +247,8 @@ def serve_encoder_command(
         )
         app = telemetry.wrap_app(create_encoder_app(config, policy, bound_port))
         base_url = build_page_url(host, bound_port, config.root_path).rstrip("/")
-        create_server(app, partial(_report_ready, base_url, as_json=as_json)).run(sockets=[listener])
+        with ask_with(None):
+            create_server(app, partial(_report_ready, base_url, as_json=as_json)).run(sockets=[listener])
 
 
 def _resolve_connection(arguments: ConnectionArguments, telemetry: ServerTelemetry) -> Connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -157,7 +158,8 @@ def _fetch_image(image: Pending, config: WorkerConfig) -> Fetched | VersionChang
         return Outcome(item, "failed", "read", f"{type(error).__name__}: {error}")
     if read is None:
         return Outcome(item, "unchanged", "read", id=current.id if current else "")
-    sha256 = hashlib.sha256(read.data).hexdigest()
+    text = json.dumps(read.fields, sort_keys=True).encode() if read.fields else b""
+    sha256 = hashlib.sha256(read.data + text).hexdigest()
     version = item.version or read.version
     if current and current.sha256 == sha256:
         if version is None or current.version == version:

@@ -97,7 +97,7 @@ MIN_COSINE = 0.5
 """Cosine of the token weights from which two hits with such hashes show the same picture. Low, since a model sees other words in
 a smaller copy: for pictures of Tux Paint in half the size the median is 0.9, in a quarter 0.53."""
 MAX_ASPECT_DIFFERENCE = 0.05
-MAX_EXTRA_REQUESTS = 4
+MAX_EXTRA_REQUESTS = 16
 """Requests for further hits instead of folded ones: a folder of 1,000 copies isn't read to its end."""
 _HASH_DIGITS = 16
 _BANDS = 8

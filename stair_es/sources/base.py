@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from stair_es.config.defaults import MAX_BYTES
+from stair_es.config.defaults import MAX_BYTES, MAX_PIXELS
 from stair_es.errors import ReadError, UsageError
 from stair_es.sources.kinds.fields import estimate_json_bytes
 from stair_es.types import Json
@@ -60,6 +60,8 @@ class ReadLimits:
 
     max_bytes: int = MAX_BYTES
     """Larger objects are rejected, before reading where the store reports their size."""
+    max_pixels: int = MAX_PIXELS
+    """Of a page that is rendered; those of other images are checked when they are decoded."""
     url_policy: UrlPolicy = field(default_factory=UrlPolicy)
     defer: bool = False
     """Raise `RetryLater` when a host asks to wait, instead of waiting; the caller reads other images in between."""

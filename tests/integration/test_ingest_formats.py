@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pillow_jxl  # noqa: F401  registers itself
 import pytest
+from PIL import Image
 from support.commands import CommandRunner
-from support.corpora.phone_folder import BROKEN, DOCUMENTS, PAGES, PAIRS, PHOTOS, build_phone_folder
+from support.corpora.documents import build_pdf
+from support.corpora.phone_folder import BROKEN, DOCUMENTS, PAGES, PAIRS, PHOTOS, build_phone_folder, encode_heif
 from support.plugin_metadata import install_colors_plugin
 
 from stair_es.sources.image import isolated
@@ -92,6 +94,28 @@ def test_each_picture_is_searchable_or_named(runs: PhoneRuns, phone: Path) -> No
 def test_a_picture_beside_a_raw_file_stands_for_both(runs: PhoneRuns, phone: Path) -> None:
     predicted = runs.ingest(str(phone), "--dry-run", "--skip-raw-pairs")
     assert predicted["seen"] == PICTURES + len(BROKEN) - PAIRS
+
+
+def test_what_cannot_be_read_now_is_not_gone(monkeypatch: pytest.MonkeyPatch, runs: PhoneRuns, tmp_path: Path) -> None:
+    folder, letters = tmp_path / "mixed", tmp_path / "mixed.jsonl"
+    folder.mkdir()
+    lease = build_pdf(["one", "two"])
+    (folder / "lease.pdf").write_bytes(lease)
+    (folder / "photo.heic").write_bytes(encode_heif(Image.new("RGB", (60, 40), "red")))
+    Image.new("RGB", (60, 40), "blue").save(folder / "kept.png")
+    assert runs.ingest(str(folder))["written"] == 4
+    (folder / "lease.pdf").write_bytes(lease[:200])
+    damaged = runs.ingest(str(folder), "--resync", "--dead-letters", str(letters))
+    assert (damaged["failed"], damaged["removed"]) == (1, 0)
+    (folder / "lease.pdf").write_bytes(build_pdf(["one", "three"]))
+    retried = runs.ingest("--retry-failed", str(letters))
+    assert (retried["written"], retried["unchanged"], retried["failed"]) == (1, 1, 0)
+    with monkeypatch.context() as context:
+        context.setattr(isolated, "is_installed", lambda module: False)
+        assert runs.ingest(str(folder), "--resync")["removed"] == 0
+    (folder / "photo.heic").unlink()
+    (folder / "lease.pdf").write_bytes(build_pdf(["one"]))
+    assert runs.ingest(str(folder), "--resync")["removed"] == 2
 
 
 def test_pictures_that_take_an_extra_are_named(monkeypatch: pytest.MonkeyPatch, runs: PhoneRuns, phone: Path) -> None:

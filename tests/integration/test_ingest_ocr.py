@@ -52,6 +52,13 @@ def read_corpus(request: pytest.FixtureRequest, node_url: str, tmp_path_factory:
         yield corpus
 
 
+def test_a_page_that_has_a_text_is_not_read() -> None:
+    pixels_HWC = np.zeros((4, 4, 3), np.uint8)
+    page = EnricherInput(uri="", data=b"", pixels_HWC=pixels_HWC, box=(0, 0, 4, 4), thumbnail=None, fields={"text": "lease"})
+    [enriched] = get_enricher(OCR).enrich([page])
+    assert enriched.fields == {}
+
+
 def test_a_screenshot_is_found_by_its_text(read_corpus: Corpus) -> None:
     with ImageSearch(read_corpus.alias, url=read_corpus.url) as search:
         hits = search.search("Nordlicht invoice").hits

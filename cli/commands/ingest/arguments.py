@@ -159,7 +159,7 @@ class SourceArguments:
             columns=_parse_columns(self.columns or []),
             image_column=self.image_column,
             walk=WalkOptions(hidden=self.hidden, follow_links=self.follow_links, skip_raw_pairs=self.skip_raw_pairs),
-            read_limits=ReadLimits(max_bytes=self.max_bytes, url_policy=policy),
+            read_limits=ReadLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, url_policy=policy),
         )
 
 

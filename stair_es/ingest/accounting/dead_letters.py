@@ -21,7 +21,9 @@ from stair_es.errors import IngestError, SourceError, StairError, UsageError
 from stair_es.ingest.accounting.counted_images import LETTER_BYTES, STORED_BYTES, CountedImages, SourceLetters
 from stair_es.ingest.state import Outcome, get_timestamp
 from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOptions, UnreadableLocator, WalkOptions
+from stair_es.sources.image.pages import is_document, list_pages
 from stair_es.sources.io import locator_registry
+from stair_es.sources.io.files import ListedFile
 from stair_es.sources.io.lines import read_numbered_lines
 from stair_es.sources.io.uris import STDIN_URI
 from stair_es.sources.registry import open_source
@@ -231,6 +233,7 @@ def _build_source_locator(uri: str, options: SourceOptions) -> dict[str, Json]:
         "image_column": options.image_column,
         "hidden": options.walk.hidden,
         "follow_links": options.walk.follow_links,
+        "skip_raw_pairs": options.walk.skip_raw_pairs,
     }
 
 
@@ -245,7 +248,8 @@ def _parse_source_locator(locator: Mapping[str, Json], options: SourceOptions) -
             "hidden": bool(hidden),
             "follow_links": bool(follow_links),
         }:
-            walk = WalkOptions(hidden=hidden, follow_links=follow_links)
+            skip_raw_pairs = bool(locator.get("skip_raw_pairs"))
+            walk = WalkOptions(hidden=hidden, follow_links=follow_links, skip_raw_pairs=skip_raw_pairs)
             columns = {name: str(column) for name, column in values.items()}
             return uri, replace(options, format=format_, columns=columns, image_column=image_column, walk=walk)
     raise ValueError("not the locator of a source")
@@ -294,7 +298,12 @@ class _DeadLetterSource:
                     yield ListingFailure(uri, source, reason)
             case {"uri": str(uri), "source": str(source), "locator": dict(locator)}:
                 restored = locator_registry.restore_locator(locator)
-                yield SourceItem(uri, source, restored, letter.get("version"), letter.get("fields") or {})
+                if is_document(uri):
+                    yield from list_pages(
+                        ListedFile(uri, restored, version=letter.get("version")), source, self._options.read_limits
+                    )
+                else:
+                    yield SourceItem(uri, source, restored, letter.get("version"), letter.get("fields") or {})
             case _:
                 raise ValueError("it has no URI, source or locator")
 

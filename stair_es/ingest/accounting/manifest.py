@@ -17,6 +17,8 @@ from stair_es._itertools import batched
 from stair_es.errors import IngestError
 from stair_es.ingest.sinks.base import ImageStatus
 from stair_es.sources.base import ListingFailure, SourceItem
+from stair_es.sources.image.isolated import list_missing_formats
+from stair_es.sources.io.uris import has_suffix, split_page_uri
 
 _SCHEMA = (
     "create table image (key blob primary key, number integer) without rowid",
@@ -121,7 +123,20 @@ class Manifest:
         return new
 
     def get_status(self, uri: str) -> ImageStatus:
-        """Return the status of an image; one without an outcome counts as stored."""
+        """Return the status of an image; one without an outcome counts as stored.
+
+        A page has failed with its document, and so have images that need an extra that isn't installed here: they aren't gone.
+        """
+        document, page = split_page_uri(uri)
+        missing = {suffix for kind in list_missing_formats() for suffix in kind.suffixes}
+        status = self._get_listed_status(uri)
+        if status == "unlisted" and (
+            has_suffix(document, frozenset(missing)) or (page is not None and self._get_listed_status(document) != "unlisted")
+        ):
+            return "failed"
+        return status
+
+    def _get_listed_status(self, uri: str) -> ImageStatus:
         query = "select id from image left join outcome using (number) where key = ?"
         row = self._fetch_one(query, (_hash_uri(uri),))
         return "unlisted" if row is None else "failed" if row[0] == "" else "stored"

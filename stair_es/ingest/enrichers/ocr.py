@@ -209,7 +209,11 @@ class _OcrEnricher:
         self._reader, self.version = reader, version
 
     def enrich(self, images: Sequence[EnricherInput]) -> list[Enrichment]:
-        return [Enrichment(fields=build_text_fields(self._reader.read(image.data))) for image in images]
+        """Read the pictures; a page that has a text of its own keeps it."""
+        return [
+            Enrichment() if image.fields.get("text") else Enrichment(fields=build_text_fields(self._reader.read(image.data)))
+            for image in images
+        ]
 
 
 def build_text_fields(lines: Sequence[TextLine]) -> dict[str, Json]:

@@ -66,7 +66,7 @@ class SparseEncoderCheckpoint(Checkpoint):
 
     def __init__(self, folder: Path, name: str, fit: ResizeMode | None) -> None:
         """See `Checkpoint`. Code in the folder may run: `open_checkpoint` has checked that."""
-        self._folder = folder
+        self._folder, self._runs_code = folder, bool(self.find_code(folder))
         self.card = build_checkpoint_card(
             name,
             [folder, *_list_subfolders(folder)],
@@ -80,8 +80,7 @@ class SparseEncoderCheckpoint(Checkpoint):
         """Create the encoder without loading the model."""
         check_torch_spec(spec)
         import_optional("sentence_transformers", "models")
-        runs_code = bool(self.find_code(self._folder))
-        return SentenceTransformersEncoder(self._folder, runs_code=runs_code, card=self.card, spec=spec)
+        return SentenceTransformersEncoder(self._folder, runs_code=self._runs_code, card=self.card, spec=spec)
 
 
 class SpladeCheckpoint(SparseEncoderCheckpoint):

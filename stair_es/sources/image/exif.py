@@ -9,7 +9,6 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from mmap import mmap
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -57,7 +56,7 @@ class TiffEntry(NamedTuple):
 class TiffDirectories:
     """The directories of a TIFF or an EXIF block."""
 
-    def __init__(self, data: bytes | mmap, *, big: bool = False) -> None:
+    def __init__(self, data: bytes, *, big: bool = False) -> None:
         """Wrap a TIFF file, or an EXIF block without its `Exif` header, without parsing it; `big` for a BigTIFF."""
         self._data, self._big = data, big
         self._order = "<" if data[:1] == b"I" else ">"

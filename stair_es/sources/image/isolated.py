@@ -21,10 +21,10 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from PIL import Image
 
-from stair_es.config.defaults import MAX_PIXELS
-from stair_es.errors import DecodeError
+from stair_es.errors import DecodeError, DecompressionBomb
 from stair_es.optional import format_install_command, is_installed
 from stair_es.sources.image.bombs import check_pixels, compute_max_pixels
+from stair_es.sources.image.exif import TRANSPOSES
 from stair_es.sources.image.isolated_worker import MAX_METADATA_BYTES, RASTER_MODES, ForkLimits
 from stair_es.sources.io.uris import HEIF_SUFFIXES, IMAGE_SUFFIXES, JPEG_2000_SUFFIXES, JXL_SUFFIXES
 
@@ -39,6 +39,8 @@ MAX_CPU_S = 60
 MAX_WALL_S = 300
 """For a decoder that waits for something that never comes."""
 _MAX_ANSWER_BYTES = 4 * MAX_METADATA_BYTES
+MAX_ISOLATED_PIXELS = 1 << 28
+"""The pixels of an image are sent in memory of four bytes each, whatever `--max-pixels` allows."""
 _PATIENCE_S = 60
 """For the process to notice that a decoder has taken too long."""
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
@@ -108,6 +110,8 @@ def open_isolated(data: bytes, kind: IsolatedFormat, max_pixels: int) -> PilImag
     """
     answer, pixels = _run_worker(data, kind, max_pixels)
     image = Image.frombytes(answer["mode"], tuple(answer["size"]), pixels)
+    if answer["orientation"] in TRANSPOSES:
+        image = image.transpose(TRANSPOSES[answer["orientation"]])
     image.format = kind.name
     image.info.update((name, base64.b64decode(answer[name])) for name in ("exif", "xmp") if name in answer)
     return image
@@ -119,30 +123,36 @@ def count_pages(data: bytes) -> int:
     Raises:
         DecodeError: If it is damaged or encrypted, or takes too much time or memory.
     """
-    answer, _ = _run_worker(data, PDF, MAX_PIXELS, page=0)
+    answer, _ = _run_worker(data, PDF, 1, page=0)
     return int(answer["pages"])
 
 
-def render_page(data: bytes, kind: IsolatedFormat, page: int, max_pixels: int = MAX_PIXELS) -> tuple[bytes, str]:
+def render_page(data: bytes, kind: IsolatedFormat, page: int, max_pixels: int) -> tuple[PilImage, str]:
     """Render a page of a PDF (1 for the first one), or a directory of a TIFF (0 for the first one), in a process apart.
 
     Returns:
-        A PNG, and the text of the page; empty if it has none.
+        The picture, and the text of the page; empty if it has none.
 
     Raises:
         DecodeError: As `open_isolated`.
     """
-    answer, png = _run_worker(data, kind, max_pixels, page=page)
-    return png, str(answer.get("text", ""))
+    answer, pixels = _run_worker(data, kind, max_pixels, page=page)
+    return Image.frombytes(answer["mode"], tuple(answer["size"]), pixels), str(answer.get("text", ""))
 
 
 def _run_worker(data: bytes, kind: IsolatedFormat, max_pixels: int, page: int | None = None) -> tuple[dict[str, Any], bytes]:
     """Return the answer to a task, and its bytes; raise DecodeError if it has failed."""
     if not kind.is_installed:
         raise DecodeError(f"{kind.name} is read with an extra: {format_install_command(kind.extra)}", code="format-not-installed")
-    worker = _take_worker()
+    limit = min(MAX_ISOLATED_PIXELS, compute_max_pixels(kind.name, max_pixels))
     try:
-        answer, payload = worker.run(data, kind, compute_max_pixels(kind.name, max_pixels), page)
+        worker = _take_worker()
+    except OSError as error:  # no memory, or no descriptors
+        raise DecodeError(
+            f"the process of the decoder can't be started: {error.strerror or error}", code="decoder-crashed"
+        ) from None
+    try:
+        answer, payload = worker.run(data, kind, limit, page)
     except BaseException:  # an interruption, too: the next image would get the rest of this answer
         worker.end()
         raise
@@ -152,6 +162,8 @@ def _run_worker(data: bytes, kind: IsolatedFormat, max_pixels: int, page: int | 
     if "size" in answer:
         width, height = answer["size"]
         check_pixels(width, height, kind.name, max_pixels)
+        if "mode" not in answer:
+            raise DecompressionBomb(f"decompression bomb? {width} x {height} pixels exceed the limit of {limit} for {kind.name}")
     return answer, payload
 
 
@@ -183,7 +195,7 @@ class _Worker:
             self._stdin.write(json.dumps(request).encode() + b"\n")
             self._stdin.write(data)
             self._stdin.flush()
-            answer = json.loads(self._stdout.readline(_MAX_ANSWER_BYTES))
+            answer = dict(json.loads(self._stdout.readline(_MAX_ANSWER_BYTES)))
             size = int(answer.get("bytes", 0))
             payload = self._stdout.read(size) if size <= max_pixels * max(RASTER_MODES.values()) else b""
         except (OSError, ValueError, KeyError, TypeError):
@@ -195,6 +207,11 @@ class _Worker:
         return answer, payload
 
     @property
+    def is_running(self) -> bool:
+        """Return whether the process has not ended."""
+        return self._process.poll() is None
+
+    @property
     def _stdin(self) -> IO[bytes]:
         return cast("IO[bytes]", self._process.stdin)
 
@@ -204,8 +221,9 @@ class _Worker:
 
     def end(self) -> None:
         """End the process, and one that decodes for it."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self.is_running:  # else its number may be that of another one
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for file in (self._stdin, self._stdout):
             with suppress(OSError):
@@ -217,10 +235,14 @@ _idle: LifoQueue[_Worker] = LifoQueue()
 
 
 def _take_worker() -> _Worker:
-    try:
-        return _idle.get_nowait()
-    except Empty:
-        return _Worker()
+    while True:
+        try:
+            worker = _idle.get_nowait()
+        except Empty:
+            return _Worker()
+        if worker.is_running:
+            return worker
+        worker.end()
 
 
 def _forget_workers() -> None:

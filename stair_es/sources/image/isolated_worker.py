@@ -1,8 +1,8 @@
 """The program that decodes images and pages apart: it loads the decoders once, and forks for each of them.
 
-It reads requests from standard input and answers on standard output: each is a line of JSON and the bytes that it announces. The
-fork has limits of memory and time, can open no file and no socket, and its parent has no variables of the environment. That
-bounds what a damaged file can take. It isn't a sandbox: an exploit that brings code of its own may do what this user may.
+It reads requests from standard input and answers on standard output: each is a line of JSON and the bytes that it announces. A
+fork has limits of memory and time, and can open no file and no socket. No password is in the environment. That bounds what a
+damaged file can take. It isn't a sandbox: an exploit that brings code of its own may do what this user may.
 """
 
 from __future__ import annotations
@@ -22,21 +22,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from PIL import Image
 
-from stair_es.sources.image.exif import TRANSPOSES
-
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 Header: TypeAlias = dict[str, Any]
-RASTER_MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "I;16": 2}
+RASTER_MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "I;16": 2, "I;16B": 2, "I": 4, "F": 4}
 """Modes of Pillow in which pixels are sent, and their bytes for each pixel. Others are converted to RGBA."""
+_CONVERTED = {"1": "L", "La": "LA", "I;16L": "I"}
 MAX_METADATA_BYTES = 1 << 20
 PAGE_PX = 2048
 """Longer side of a rendered page: 175 dots per inch of A4, so that small print can be read."""
 MAX_PAGE_SCALE = 4.0
 """Pixels for each point of a small page."""
 MAX_PAGE_CHARS = 100_000
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _MAX_REASON_CHARS = 400
 _OPTIONS = {
     "pillow_heif.options": {"DECODE_THREADS": 1, "THUMBNAILS": False, "DEPTH_IMAGES": False, "AUX_IMAGES": False},
@@ -86,16 +84,18 @@ def main() -> None:
                 decoders[module] = load_decoder(module, request["format"])
             task = Task(decoders[module], request["format"], request["page"])
             answer, payload = _run_in_fork(task, data, ForkLimits(**request["limits"]))
-        except ImportError as error:
-            answer, payload = {"error": f"{request['module']} can't be imported: {error}", "code": "format-not-installed"}, None
+        except Exception as error:  # noqa: BLE001  an import may raise anything: a library of the system is missing
+            answer, payload = {"error": f"{request['module']} can't be loaded: {error}", "code": "format-not-installed"}, None
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
         if payload is not None:
             sys.stdout.buffer.write(memoryview(payload)[: answer["bytes"]])
         sys.stdout.buffer.flush()
+        del data, payload  # up to a gigabyte, until the next image
 
 
 def load_decoder(module: str, format_: str) -> Any:  # noqa: ANN401  classes of Pillow's plugins
     """Import the decoder of a format."""
+    Image.MAX_IMAGE_PIXELS = None  # ours was checked
     Image.init()  # a decoder may open a part with another one, and a fork can't open files, also not of modules
     for encoding in ("utf-8", "utf-16-le", "latin-1", "ascii"):
         codecs.lookup(encoding)
@@ -129,7 +129,7 @@ def _apply_limits(limits: ForkLimits) -> None:
     os.close(0)
     os.close(1)
     for kind, limit in (
-        (resource.RLIMIT_AS, limits.max_memory_bytes),
+        (resource.RLIMIT_AS, limits.max_memory_bytes + limits.max_pixels * max(RASTER_MODES.values())),
         (resource.RLIMIT_CPU, limits.max_cpu_s),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
@@ -144,67 +144,62 @@ def _apply_limits(limits: ForkLimits) -> None:
 
 def _answer(task: Task, data: bytes, limits: ForkLimits, payload: mmap.mmap) -> Header:
     try:
-        if task.page is None:
-            return _decode(task.decoder(io.BytesIO(data), ""), data, limits.max_pixels, payload)
-        answer, page = _read_page(task, data, limits.max_pixels)
+        answer, image = _read_image(task, data) if task.page is None else _read_page(task, data)
+        return answer if image is None else {**answer, **_send_pixels(image, limits.max_pixels, payload)}
     except MemoryError:
         return {"error": f"needs more than {limits.max_memory_bytes >> 20:,} MiB of memory", "code": "decoder-out-of-memory"}
     except Exception as error:  # noqa: BLE001  decoders raise anything on hostile bytes
         reason = " ".join(str(error).split())[:_MAX_REASON_CHARS]
         return {"error": f"can't be decoded: {type(error).__name__}: {reason}", "code": "image-damaged"}
-    if page is None:
-        return answer
-    buffer = io.BytesIO()
-    (page if page.mode in _PNG_MODES else page.convert("RGB")).save(buffer, "PNG", compress_level=1)
-    payload[: buffer.tell()] = buffer.getbuffer()
-    return {**answer, "bytes": buffer.tell()}
 
 
-def _decode(image: PilImage, data: bytes, max_pixels: int, payload: mmap.mmap) -> Header:
-    if image.width * image.height <= max_pixels:
-        image.load()
-    if image.width * image.height > max_pixels:  # a decoder may correct the size
-        return {"size": image.size}
-    orientation = image.info.get("original_orientation")  # of HEIF: in EXIF, which counts if the file has none of its own
-    if orientation in TRANSPOSES and not any(box in data for box in (b"irot", b"imir")):
-        image = image.transpose(TRANSPOSES[orientation])
-    if image.mode not in RASTER_MODES:
-        image = image.convert("RGBA")
-    raster = image.tobytes()
-    payload[: len(raster)] = raster
+def _read_image(task: Task, data: bytes) -> tuple[Header, PilImage]:
+    """Return the image, without its pixels, and its metadata."""
+    image: PilImage = task.decoder(io.BytesIO(data), "")
     metadata = {
         name: base64.b64encode(value).decode()
         for name in ("exif", "xmp")
         if isinstance(value := image.info.get(name), bytes) and len(value) <= MAX_METADATA_BYTES
     }
-    return {"size": image.size, "mode": image.mode, "bytes": len(raster), **metadata}
+    orientation = image.info.get("original_orientation")  # of HEIF: in EXIF, which counts if the file has none of its own
+    has_own = any(box in data for box in (b"irot", b"imir"))
+    return {**metadata, "orientation": None if has_own else orientation}, image
 
 
-def _read_page(task: Task, data: bytes, max_pixels: int) -> tuple[Header, PilImage | None]:
-    """Return the picture of a page and its text; of page 0 the number of pages."""
+def _read_page(task: Task, data: bytes) -> tuple[Header, PilImage | None]:
+    """Return the picture of a page and its text; of page 0 of a PDF the number of pages."""
     if task.format == "TIFF":
-        image = task.decoder(io.BytesIO(data), "")
-        image.seek(task.page)
-        if image.width * image.height > max_pixels:
-            return {"size": image.size}, None
-        image.load()
-        return {"size": image.size}, image
+        image: PilImage = task.decoder(io.BytesIO(data), "")
+        image.seek(task.page or 0)
+        return {}, image
     document = task.decoder(data)
     if not task.page:
         return {"pages": len(document)}, None
     if task.page > len(document):
         return {"error": f"no page {task.page} in a document of {len(document)}", "code": "no-such-page"}, None
     page = document[task.page - 1]
-    width, height = page.get_size()
-    scale = min(MAX_PAGE_SCALE, PAGE_PX / max(width, height, 1))
+    scale = min(MAX_PAGE_SCALE, PAGE_PX / max(*page.get_size(), 1))
     text = page.get_textpage().get_text_range()[:MAX_PAGE_CHARS]
-    image = page.render(scale=scale).to_pil()
-    return {"size": image.size, "text": text.encode("utf-8", "replace").decode()}, image
+    return {"text": text.encode("utf-8", "replace").decode()}, page.render(scale=scale).to_pil()
+
+
+def _send_pixels(image: PilImage, max_pixels: int, payload: mmap.mmap) -> Header:
+    """Decode the pixels into the payload; if they are too many, return their number alone."""
+    if image.width * image.height <= max_pixels:
+        image.load()
+    if image.width * image.height > max_pixels:  # a decoder may correct the size
+        return {"size": image.size}
+    if image.mode not in RASTER_MODES:
+        image = image.convert(_CONVERTED.get(image.mode, "RGBA"))
+    raster = image.tobytes()
+    payload[: len(raster)] = raster
+    return {"size": image.size, "mode": image.mode, "bytes": len(raster)}
 
 
 def _explain_end(status: int, limits: ForkLimits) -> Header:
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     if number in (signal.SIGXCPU, signal.SIGALRM):
-        return {"error": f"would take too long: more than {limits.max_cpu_s} s to decode", "code": "decoding-too-slow"}
+        limit_s = limits.max_cpu_s if number == signal.SIGXCPU else limits.max_wall_s
+        return {"error": f"would take too long: more than {limit_s} s to decode", "code": "decoding-too-slow"}
     name = signal.Signals(number).name if number else f"exit code {os.WEXITSTATUS(status)}"
     return {"error": f"the decoder has crashed ({name})", "code": "decoder-crashed"}

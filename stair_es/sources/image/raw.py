@@ -61,7 +61,7 @@ def _find_format(data: bytes) -> str | None:
             return format_
     if not data.startswith((b"II*\0", b"MM\0*")):
         return None
-    if data[8:10] == b"CR":
+    if data[8:11] == b"CR\x02":
         return "CR2"
     tiff, make, is_sensor = TiffDirectories(data), "", False
     for directory in _list_directories(tiff):
@@ -78,17 +78,15 @@ def _find_format(data: bytes) -> str | None:
 
 def _list_directories(tiff: TiffDirectories) -> Iterator[list[TiffEntry]]:
     """Yield the entries of the directories of a TIFF and of those below them, at most `MAX_DIRECTORIES`."""
-    offsets, seen = [tiff.first_offset], set[int]()
-    while offsets and len(seen) < MAX_DIRECTORIES:
-        offset = offsets.pop(0)
-        if offset <= 0 or offset in seen:
-            continue
-        seen.add(offset)
+    offsets = [tiff.first_offset]
+    for offset in offsets:  # which grows
         entries = [*tiff.read_entries(offset)]
         yield entries
-        below = [entry for entry in entries if entry.tag == _SUB_DIRECTORIES]
-        offsets += [number for entry in below for number in tiff.read_numbers(entry, MAX_DIRECTORIES)]
-        offsets.append(tiff.find_next(offset))
+        below = [entry for entry in entries if entry.tag == _SUB_DIRECTORIES][:MAX_DIRECTORIES]
+        found = [number for entry in below for number in tiff.read_numbers(entry, MAX_DIRECTORIES)]
+        for number in (*found, tiff.find_next(offset)):
+            if number > 0 and number not in offsets and len(offsets) < MAX_DIRECTORIES:
+                offsets.append(number)
 
 
 def _find_largest_jpeg(data: bytes) -> bytes:

@@ -11,7 +11,7 @@ from stair_es.sources.image.pages import list_pages
 from stair_es.sources.io.files import FileLister, FileSource, LeftOutReason, ListedFile
 from stair_es.sources.io.local_listing import LocalFileLister
 from stair_es.sources.io.remote_listing import RemoteFileLister
-from stair_es.sources.io.uris import RAW_SUFFIXES, get_scheme, has_suffix, is_container
+from stair_es.sources.io.uris import IMAGE_SUFFIXES, RAW_SUFFIXES, get_scheme, has_suffix, is_container
 
 
 class ImageFileSource(FileSource):
@@ -37,7 +37,8 @@ class ImageFileSource(FileSource):
         """Yield the files without the RAW files of groups with another picture; those of a group are listed one after another."""
         for _, group in groupby(files, lambda file: file.uri.rpartition(".")[0]):
             found = list(group)  # a few suffixes
-            kept = [file for file in found if not has_suffix(file.uri, RAW_SUFFIXES)] or found
+            has_picture = any(has_suffix(file.uri, IMAGE_SUFFIXES - RAW_SUFFIXES) for file in found)
+            kept = [file for file in found if not (has_picture and has_suffix(file.uri, RAW_SUFFIXES))]
             self._pairs += len(found) - len(kept)
             yield from kept
 

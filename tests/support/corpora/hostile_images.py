@@ -301,6 +301,9 @@ def _raw() -> Iterator[HostileImage]:
     numbers = build_tiff((330, 4, 1_000_000, 500), body=below.ljust(100, b"\0") + struct.pack("<L", 400) * 1_000_000)
     yield HostileImage("TIFF of a million directories", numbers, "numbers")
     yield HostileImage("RAW whose directory is below itself", build_tiff((330, 4, 1, 8), (262, 3, 1, 32803)), "without a picture")
+    entries = struct.pack("<H", 4_096) + struct.pack("<HHLL", 330, 4, 1_000, 8) * 4_096
+    below = b"".join(struct.pack("<L", 12 * i + 8) for i in range(1_000))
+    yield HostileImage("TIFF of directories that overlap", b"II*\0\x08\0\0\0" + entries + below, " ")
     jpeg = bytearray(encode_jpeg(RED))
     struct.pack_into(">HH", jpeg, jpeg.index(b"\xff\xc0") + 5, 65_535, 65_535)
     yield HostileImage("RAW whose picture says 65535 x 65535", build_raw("CR2", RED) + jpeg, "exceed the limit")

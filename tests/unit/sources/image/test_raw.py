@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from PIL import Image
 from support.corpora.raw_files import RAW_FORMATS, build_directory, build_raw, encode_jpeg
@@ -52,6 +54,15 @@ def test_other_files_are_none() -> None:
     plain = build_directory(b"II*\0", 1, b"NIKON CORPORATION")  # a scanner's TIFF
     for data in (b"", b"II*\0", plain, encode_jpeg(HALVES), b"FUJIFILM", b"\0\0\0\x18ftypheic"):
         assert read_raw(data) is None
+
+
+def test_pixels_that_begin_as_a_raw_file_are_pixels() -> None:
+    gray = Image.frombytes("L", (8, 8), b"CR" + bytes(62))
+    body = gray.tobytes()
+    entries = [(256, 8), (257, 8), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 8), (279, 64)]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHLHH", tag, 3, 1, value, 0) for tag, value in entries)
+    decoded = decode_image(b"II*\0" + struct.pack("<L", 72) + body + directory + bytes(4), SPEC, DecodeLimits())
+    assert decoded.format == "TIFF"
 
 
 @pytest.mark.parametrize(
