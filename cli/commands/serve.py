@@ -187,10 +187,8 @@ def serve_command(
         )
         url = build_page_url(host, bound_port, config.root_path)
         ready = partial(_report_ready, url, as_json=as_json, with_token=bool(policy.token), open_page=open_)
-        with Cluster(_resolve_connection(connection, telemetry)) as cluster:
-            server = create_server(telemetry.wrap_app(create_app(config, cluster, policy, bound_port)), ready)
-            with ask_with(None):  # a request can't wait for an answer on the terminal
-                server.run(sockets=[listener])
+        with Cluster(_resolve_connection(connection, telemetry)) as cluster, ask_with(None):  # no request waits for the terminal
+            create_server(telemetry.wrap_app(create_app(config, cluster, policy, bound_port)), ready).run(sockets=[listener])
 
 
 def serve_encoder_command(

@@ -100,7 +100,7 @@ def test_own_fields_are_reserved_and_mapped() -> None:
     assert set(body) == RESERVED_FIELDS
     assert body["colors"] == ["red", "white"]
     layers = [resources.load_json_resource("mappings", name)["mappings"]["properties"] for name in ("image", "impacts")]
-    assert set().union(*layers) == RESERVED_FIELDS | {"caption"}
+    assert set().union(*layers) == RESERVED_FIELDS | {"caption", "text", "text_boxes"}
 
 
 def test_policy_changes_all_vector_fields_reversibly() -> None:

@@ -55,7 +55,7 @@ def read_item(item: SourceItem) -> ReadResult:
 
 
 def test_pages_of_a_pdf_have_numbers_texts_and_pictures(tmp_path: Path) -> None:
-    (tmp_path / "a b.pdf").write_bytes(build_pdf(["lease  of\x02a boat ", RED]))
+    (tmp_path / "a b.pdf").write_bytes(build_pdf(["lease  of a boat ", RED]))
     first, second = list_folder(tmp_path)
     document = (tmp_path / "a b.pdf").as_uri()
     assert [first.uri, second.uri] == [f"{document}#page=1", f"{document}#page=2"]
