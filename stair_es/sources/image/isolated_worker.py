@@ -17,6 +17,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -112,10 +113,13 @@ def _run_in_fork(task: Task, data: bytes, limits: ForkLimits) -> tuple[Header, m
     reader, writer = os.pipe()
     fork = os.fork()
     if not fork:
-        os.close(reader)
-        _apply_limits(limits)
-        with open(writer, "wb", closefd=False) as file:
-            file.write(json.dumps(_answer(task, data, limits, payload)).encode())
+        try:
+            os.close(reader)
+            _apply_limits(limits)
+            with open(writer, "wb", closefd=False) as file:
+                file.write(json.dumps(_answer(task, data, limits, payload)).encode())
+        except BaseException:  # noqa: BLE001  whatever happens, it must not go on as its parent
+            os._exit(1)
         os._exit(0)
     os.close(writer)
     with open(reader, "rb") as answers:  # noqa: PTH123
@@ -138,7 +142,8 @@ def _apply_limits(limits: ForkLimits) -> None:
         hard = resource.getrlimit(kind)[1]
         highest = sys.maxsize if hard == resource.RLIM_INFINITY else hard
         at_once = kind != resource.RLIMIT_CPU  # which has SIGXCPU before SIGKILL
-        resource.setrlimit(kind, (min(limit, highest), min(limit if at_once else limit + 1, highest)))
+        with suppress(ValueError, OSError):  # macOS refuses a limit of the address space
+            resource.setrlimit(kind, (min(limit, highest), min(limit if at_once else limit + 1, highest)))
     signal.alarm(limits.max_wall_s)
 
 
