@@ -194,7 +194,6 @@ def _format_score_sum(hit: Hit, terminal: TerminalInfo) -> Text:
 def _format_folded(hit: Hit) -> str:
     count = len(hit.duplicates)
     are_pages = hit.document_uri is not None and {each.document_uri for each in hit.duplicates} == {hit.document_uri}
-    are_pages = hit.document_uri is not None and {each.document_uri for each in hit.duplicates} == {hit.document_uri}
     one, more = ("page", "pages") if are_pages else ("copy", "copies")
     return f"  +{count} {one if count == 1 else more}" if count else ""
 

@@ -32,10 +32,10 @@ def draw_text(lines: Sequence[str], px: int, size: tuple[int, int] = (1280, 800)
     return image
 
 
-def read_picture(image: Image.Image, path: Path) -> dict[str, Any]:
+def read_picture(image: Image.Image, path: Path, **fields: Any) -> dict[str, Any]:  # noqa: ANN401  fields of a document
     image.save(path)
     pixels_HWC = np.zeros((4, 4, 3), np.uint8)
-    given = EnricherInput(uri="", data=path.read_bytes(), pixels_HWC=pixels_HWC, box=(0, 0, 4, 4), thumbnail=None, fields={})
+    given = EnricherInput(uri="", data=path.read_bytes(), pixels_HWC=pixels_HWC, box=(0, 0, 4, 4), thumbnail=None, fields=fields)
     [enriched] = get_enricher(OCR).enrich([given])
     return dict(enriched.fields)
 
@@ -52,11 +52,12 @@ def read_corpus(request: pytest.FixtureRequest, node_url: str, tmp_path_factory:
         yield corpus
 
 
-def test_a_page_that_has_a_text_is_not_read() -> None:
-    pixels_HWC = np.zeros((4, 4, 3), np.uint8)
-    page = EnricherInput(uri="", data=b"", pixels_HWC=pixels_HWC, box=(0, 0, 4, 4), thumbnail=None, fields={"text": "lease"})
-    [enriched] = get_enricher(OCR).enrich([page])
-    assert enriched.fields == {}
+@pytest.mark.parametrize(
+    ("fields", "is_read"),
+    [({"text": "lease"}, False), ({"text": "lease " * 9, "page": 1}, False), ({"text": "Scanned by X", "page": 1}, True)],
+)
+def test_what_has_a_text_is_not_read(tmp_path: Path, fields: dict[str, Any], is_read: bool) -> None:
+    assert bool(read_picture(draw_text(SCREEN, 22), tmp_path / "a.png", **fields)) is is_read
 
 
 def test_a_screenshot_is_found_by_its_text(read_corpus: Corpus) -> None:

@@ -15,8 +15,8 @@ from stair_es.types import Json, ResizeMode
 
 INDEX_FORMAT = 2
 """Format of an index, in `_meta.stair_es.format_version`: increment it when this version can't use indices of before."""
-_OPTIONAL_FIELDS = frozenset({"policy", "policy_undo"})
-"""An index with a custom mapping may lack these fields; they are added with its first policy."""
+_OPTIONAL_FIELDS = frozenset({"policy", "policy_undo", "text", "text_boxes"})
+"""An index may lack these fields: those of a policy are added with the first one, and few indices have texts of pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ def add_index_meta(body: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str
 def compare_mappings(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Compare the field types of an existing mapping with those wanted; returns one phrase per difference.
 
-    Additional fields are fine, and so are missing fields of token policies.
+    Additional fields are fine, and so are missing fields of `_OPTIONAL_FIELDS`.
     """
     fields, existing = expected.get("properties", {}), found.get("properties", {})
     return [

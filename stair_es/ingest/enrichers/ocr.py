@@ -46,6 +46,8 @@ _MAX_LENGTH = 100
 _SURE_SCORE, _TURNED_LINES = 0.9, 3
 """A picture whose lines have a lower mean is tried upside down, by its longest lines."""
 _BLOCK_PX = 8
+_STAMP_CHARS = 40
+"""A page with less text of its own is read."""
 
 
 class TextNetworks(Protocol):
@@ -209,11 +211,17 @@ class _OcrEnricher:
         self._reader, self.version = reader, version
 
     def enrich(self, images: Sequence[EnricherInput]) -> list[Enrichment]:
-        """Read the pictures; a page that has a text of its own keeps it."""
+        """Read the pictures, except pages and images that have a text of their own."""
         return [
-            Enrichment() if image.fields.get("text") else Enrichment(fields=build_text_fields(self._reader.read(image.data)))
+            Enrichment() if _has_text(image) else Enrichment(fields=build_text_fields(self._reader.read(image.data)))
             for image in images
         ]
+
+
+def _has_text(image: EnricherInput) -> bool:
+    """Check whether there is nothing to read: a scanned page may have no more text of its own than a stamp."""
+    text = image.fields.get("text")
+    return bool(text) and not ("page" in image.fields and len(str(text)) < _STAMP_CHARS)
 
 
 def build_text_fields(lines: Sequence[TextLine]) -> dict[str, Json]:

@@ -35,7 +35,7 @@ PAGE_PX = 2048
 """Longer side of a rendered page: 175 dots per inch of A4, so that small print can be read."""
 MAX_PAGE_SCALE = 4.0
 """Pixels for each point of a small page."""
-MAX_PAGE_CHARS = 100_000
+MAX_PAGE_CHARS = 20_000
 _MAX_REASON_CHARS = 400
 _OPTIONS = {
     "pillow_heif.options": {"DECODE_THREADS": 1, "THUMBNAILS": False, "DEPTH_IMAGES": False, "AUX_IMAGES": False},

@@ -84,7 +84,8 @@ def _render_png(data: bytes, kind: IsolatedFormat, page: int, max_pixels: int) -
 
 def _clean_text(text: str) -> str:
     """Return the lines of a text without control characters and spaces that aren't needed."""
-    lines = ("".join(" " if unicodedata.category(char)[0] == "C" else char for char in line) for line in text.splitlines())
+    spaced = ("".join(" " if unicodedata.category(char) == "Cc" else char for char in line) for line in text.splitlines())
+    lines = ("".join(char for char in line if unicodedata.category(char)[0] != "C") for line in spaced)
     return "\n".join(filter(None, (" ".join(line.split()) for line in lines)))
 
 

@@ -24,6 +24,9 @@ LARGE_THUMBNAIL_PX = 640
 _HIT_TEXTS = ("folder", "format", "taken_at", "modified_at", "sha256", "perceptual_hash")
 _DIGITS = 6
 _MAX_TEXT_CHARS = 4000
+_MAX_PASSAGE_CHARS = 160
+_LETTER = r"[^\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
+"""Letters and digits, except those of scripts without spaces between words."""
 _MAX_PASSAGES, _LEAD_CHARS, _PASSAGE_CHARS = 3, 24, 48
 """Characters before the first word, of which a tile shows little, and after each."""
 _MAX_READ_CHARS, _MAX_LINES = 20_000, 400
@@ -199,13 +202,15 @@ def find_passages(text: object, words: Sequence[str]) -> list[list[tuple[str, bo
     pattern = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
     passages, begin, end = list[list[tuple[str, bool]]](), 0, 0
     text = " ".join(text[:_MAX_READ_CHARS].split())
-    for match in re.finditer(rf"(?<![^\W_])(?:{pattern})(?![^\W_])", text, re.IGNORECASE):
-        if passages and match.start() - end <= _PASSAGE_CHARS:
+    for match in re.finditer(rf"(?<!{_LETTER})(?:{pattern})(?!{_LETTER})", text, re.IGNORECASE):
+        is_near = bool(passages) and match.start() - end <= _PASSAGE_CHARS
+        if is_near:
             passages[-1][-1] = (text[end : match.start()], False)
-        elif len(passages) == _MAX_PASSAGES:
-            break
-        else:
-            begin = max(end, match.start() - _LEAD_CHARS)
+        if not is_near or match.end() - begin > _MAX_PASSAGE_CHARS:
+            if len(passages) == _MAX_PASSAGES:
+                break
+            shown = min(match.start(), end + _PASSAGE_CHARS) if passages else 0
+            begin = max(shown, match.start() - _LEAD_CHARS)
             lead = text[begin : match.start()]
             passages.append([(lead.partition(" ")[2] if begin else lead, False)])  # no half words
         end = match.end()
@@ -222,8 +227,12 @@ def list_text_lines(source: Mapping[str, Any]) -> list[dict[str, Any]]:
     lines = [line for line in boxes if isinstance(line, Mapping)] if isinstance(boxes, list) else []
     if not lines and isinstance(source.get("text"), str):
         lines = [{"text": line} for line in source["text"][:_MAX_READ_CHARS].splitlines()]
-    read = ((_get_text(line.get("text")), _get_box(line.get("box"))) for line in lines)
-    return [{"text": text, "box": box} for text, box in islice(read, _MAX_LINES) if text]
+    read, left_chars = list[dict[str, Any]](), _MAX_READ_CHARS
+    for line in lines[:_MAX_LINES]:
+        if text := (_get_text(line.get("text")) or "")[:left_chars]:
+            read.append({"text": text, "box": _get_box(line.get("box"))})
+            left_chars -= len(text)
+    return read
 
 
 def truncate_json(value: object) -> Json:
@@ -259,8 +268,12 @@ def _get_inner(source: Mapping[str, Any], name: str) -> object:
 
 
 def _get_number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else None  # type: ignore[return-value]  # checked
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond all floats
+        return None
 
 
 def _get_box(value: object) -> list[float] | None:

@@ -124,6 +124,7 @@ def test_a_caption_that_is_not_text_is_converted(caption: object, shown: str | N
         ("bus, bus", ["bus"], [[("bus", True), (", ", False), ("bus", True)]]),
         (HOSTILE, [], []),
         ("a(b", ["a(b", "("], [[("a(b", True)]]),
+        ("無料駐車場あり", ["駐車場"], [[("無料", False), ("駐車場", True), ("あり", False)]]),
         (["bus"], ["bus"], []),
         (None, ["bus"], []),
     ],
@@ -137,6 +138,8 @@ def test_words_are_marked_in_the_text_of_a_picture(
 def test_passages_of_a_long_text_are_few_and_short() -> None:
     passages = serializers.find_passages("bus " + "x" * 100 + " bus" * 5000, ["bus"])
     assert passages[0] == [("bus", True), (" " + "x" * 47, False)]
+    assert len(passages) == 3
+    assert max(sum(len(part) for part, _ in passage) for passage in passages) <= 160 + 48
     passages = serializers.find_passages(" the bus ".join("y" * 200 for _ in range(9)), ["bus"])
     assert passages == [[("the ", False), ("bus", True), (" " + "y" * 47, False)]] * 3
 
@@ -149,13 +152,15 @@ def test_passages_of_a_long_text_are_few_and_short() -> None:
         (
             {
                 "text_boxes": [
-                    {"text": "a", "box": box} for box in ([0, 0, 1], ["0", 0, 1, 1], [0, 0, math.inf, 1], [1, 0, 0, 1], 7)
+                    {"text": "a", "box": box}
+                    for box in ([0, 0, 1], ["0", 0, 1, 1], [0, 0, math.inf, 1], [1, 0, 0, 1], [0, 0, 10**400, 1], 7)
                 ]
             },
-            [{"text": "a", "box": None}] * 5,
+            [{"text": "a", "box": None}] * 6,
         ),
         ({"text": 7, "text_boxes": [3, {"text": None}, {"text": ""}, {}]}, []),
         ({"text": {}, "text_boxes": {"text": "a"}}, []),
+        ({"text_boxes": [{"text": "a" * 9000}] * 9}, [{"text": "a" * 4000, "box": None}] * 5),
         ({}, []),
     ],
 )
