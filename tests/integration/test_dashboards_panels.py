@@ -432,7 +432,7 @@ def test_the_field_list_has_what_the_panels_use(corpus: ChartCorpus) -> None:
             is_main = obj["attributes"]["title"] == corpus.spec.name
             mapped = corpus.client.indices.get_mapping(index=obj["attributes"]["title"])
             [properties] = [each["mappings"]["properties"] for each in mapped.values()]
-            assert set(properties) - {"policy_undo"} <= set(fields)
+            assert set(properties) - {"policy_undo", "text_boxes"} <= set(fields)
             assert fields["top_tokens"]["aggregatable"]
             assert fields["top_tokens"]["type"] == "string"
             number = fields["width" if is_main else "weight"]
