@@ -127,14 +127,13 @@ class Manifest:
 
         A page has failed with its document, and so have images that need an extra that isn't installed here: they aren't gone.
         """
-        document, page = split_page_uri(uri)
-        missing = {suffix for kind in list_missing_formats() for suffix in kind.suffixes}
         status = self._get_listed_status(uri)
-        if status == "unlisted" and (
-            has_suffix(document, frozenset(missing)) or (page is not None and self._get_listed_status(document) != "unlisted")
-        ):
-            return "failed"
-        return status
+        if status != "unlisted":
+            return status
+        document, page = split_page_uri(uri)
+        needs_extra = any(has_suffix(document, kind.suffixes) for kind in list_missing_formats())
+        has_document = page is not None and self._get_listed_status(document) != "unlisted"
+        return "failed" if needs_extra or has_document else status
 
     def _get_listed_status(self, uri: str) -> ImageStatus:
         query = "select id from image left join outcome using (number) where key = ?"
