@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stair_es.errors import DecodeError, OptionConflict, UsageError
+from stair_es.types import SparseVector
 
 from ..options import shared
 from ..options.connections import ConnectionArguments, open_cluster
@@ -17,7 +18,8 @@ from ..output.console import emit_json, print_error, stdout
 if TYPE_CHECKING:
     from stair_es.model.base import Encoder
     from stair_es.sources.base import ReadLimits
-    from stair_es.types import SparseVector
+
+_PRINTED_TOGETHER = 32
 
 
 def encode_command(
@@ -77,21 +79,21 @@ def _load_encoder_of_index(arguments: EncoderArguments, connection: ConnectionAr
 
 def _encode_images(encoder: Encoder, images: list[str], read_limits: ReadLimits, as_json: bool) -> None:
     """Encode and print the images, report those that can't be decoded, and fail at the end if there were any."""
-    from stair_es.search.query_encoder import encode_query_image, is_http_url
     from stair_es.sources.http.urls import normalize_url
+    from stair_es.sources.image.read import is_http_url
     from stair_es.sources.io.uris import to_file_uri
 
     failed = 0
-    for image in images:
-        try:
-            vector = encode_query_image(encoder, image, read_limits)
-        except DecodeError as error:
-            if len(images) == 1:
-                raise
-            print_error(error)
-            failed += 1
-            continue
-        _print_vector("uri", normalize_url(image) if is_http_url(image) else to_file_uri(image), vector, as_json)
+    for begin in range(0, len(images), _PRINTED_TOGETHER):
+        together = images[begin : begin + _PRINTED_TOGETHER]
+        for image, vector in zip(together, encoder.encode(images=together, read_limits=read_limits), strict=True):
+            if isinstance(vector, SparseVector):
+                _print_vector("uri", normalize_url(image) if is_http_url(image) else to_file_uri(image), vector, as_json)
+            elif len(images) == 1:
+                raise vector
+            else:
+                print_error(vector)
+                failed += 1
     if failed:
         raise DecodeError(f"{failed} of {len(images)} images could not be decoded", code="images-not-decoded")
 

@@ -6,13 +6,17 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import TYPE_CHECKING, Literal, get_args, overload
 
 from stair_es.config.settings import Settings
-from stair_es.errors import ModelError
+from stair_es.errors import ModelError, StairError
 from stair_es.model.vocabularies.stop_words import is_content_token, list_content_words, load_stop_words
 from stair_es.model.vocabularies.token_table import TokenTable
 from stair_es.types import Backend, Floats, ImageSpec, Pixels, Precision, ResizeMode, SparseVector, TextTower
+
+if TYPE_CHECKING:
+    from stair_es.sources.base import ReadLimits
+    from stair_es.sources.image.read import ImageLike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +162,61 @@ class Encoder(ABC):
             ModelError: If the model has no token weights, or a file is broken or can't be downloaded.
             MissingExtra: If a required library isn't installed.
         """
+
+    @overload
+    def encode(
+        self,
+        images: Sequence[ImageLike] = (),
+        texts: Sequence[str] = (),
+        *,
+        raise_errors: Literal[True],
+        read_limits: ReadLimits | None = None,
+    ) -> list[SparseVector]: ...
+
+    @overload
+    def encode(
+        self,
+        images: Sequence[ImageLike] = (),
+        texts: Sequence[str] = (),
+        *,
+        raise_errors: bool = False,
+        read_limits: ReadLimits | None = None,
+    ) -> list[SparseVector | StairError]: ...
+
+    def encode(
+        self,
+        images: Sequence[ImageLike] = (),
+        texts: Sequence[str] = (),
+        *,
+        raise_errors: bool = False,
+        read_limits: ReadLimits | None = None,
+    ) -> list[SparseVector] | list[SparseVector | StairError]:
+        """Encode images, then texts: one vector each, in order, or the error in the place of one that can't be read.
+
+        Images are read, decoded and encoded as `ingest` does it, several at once and in batches. The vector of a text without a
+        known token is empty.
+
+        Args:
+            images: Paths, http(s) URLs, bytes of files, or images of Pillow. A string that isn't a URL is a path of this
+                machine: pass untrusted input as bytes.
+            texts: Texts.
+            raise_errors: Raise the first error instead of returning it.
+            read_limits: Limits for images, and the addresses that their URLs may lead to.
+
+        Raises:
+            UsageError: If an argument is not a sequence of such values.
+            ModelError: As for `encode_images` and `encode_texts`.
+            MissingExtra: As for both, or if an image is at a URL and the HTTP library is not installed.
+        """
+        from stair_es.model.encoding import encode_read_images, encode_valid_texts
+
+        results = [
+            *encode_read_images(self.encode_images, self.image_spec, images, read_limits),
+            *encode_valid_texts(self.encode_texts, texts),
+        ]
+        if raise_errors and (error := next((each for each in results if isinstance(each, StairError)), None)):
+            raise error
+        return results
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the tokens of a word as users write it: the word itself, or its pieces; empty if no vector can contain it."""

@@ -182,14 +182,14 @@ def _find_own_code(location: ModelLocation, folder: Path) -> OwnCode | None:
     return OwnCode(name=name, revision=commit, place=hub.build_tree_url(name, commit), references=references)
 
 
-def load_encoder(spec: ModelSpec) -> Encoder:
-    """Resolve the name in a spec, and load the encoder; see `resolve_model` and `Model.load`.
+def load_encoder(model: ModelSpec | str) -> Encoder:
+    """Load the encoder of a model, by the name of `--model` or by a spec with that name; see `resolve_model` and `Model.load`.
 
     Raises:
         ModelError: If the name, the backend or the text tower is unknown.
         MissingExtra: If a required library isn't installed.
     """
-    return resolve_model(spec).load()
+    return resolve_model(ModelSpec(name=model) if isinstance(model, str) else model).load()
 
 
 def load_local_encoder(spec: ModelSpec) -> Encoder:

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stair_es.errors import DecodeError, QueryError, ReadError
+from stair_es.errors import QueryError
 from stair_es.model.base import MatchThresholds
 from stair_es.model.vocabularies.stop_words import list_content_words
 from stair_es.model.vocabularies.unknown_words import UnknownWord, find_unknown_words, is_rarest_word_known, suggest_words
@@ -30,12 +29,8 @@ from stair_es.search.dsl.understanding import NO_FIELDS, SearchFields
 from stair_es.search.dsl.weights import check_unicode
 from stair_es.search.query import CaptionWord, QueryToken, SearchQuery, TokenGroup
 from stair_es.sources.base import ReadLimits
-from stair_es.sources.http.locator import UrlLocator
-from stair_es.sources.http.urls import redact_web_url
-from stair_es.sources.image.decode import DecodeLimits, decode_image
-from stair_es.sources.io.local_file import FileLocator
-from stair_es.sources.io.uris import get_scheme, to_file_uri
-from stair_es.types import Pixels, SparseVector
+from stair_es.sources.image.read import ImageLike, describe_image, read_image
+from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
     from stair_es.model.base import Encoder
@@ -316,30 +311,14 @@ def truncate_query_text(text: str) -> str:
     return read[: last_word.start()] if last_word else read
 
 
-def encode_query_image(encoder: Encoder, image: Path | str, read_limits: ReadLimits | None = None) -> SparseVector:
-    """Encode an image file or the image at a URL; the vector is empty if the model finds no token for it.
+def encode_query_image(encoder: Encoder, image: ImageLike, read_limits: ReadLimits | None = None) -> SparseVector:
+    """Encode an image, such as a file or one at a URL; the vector is empty if the model finds no token for it.
 
     Raises:
         DecodeError: If it can't be read, is too large or is not an image; the message names it.
         MissingExtra: If it is a URL and the HTTP library is not installed.
     """
-    return encoder.encode_images(read_query_image(encoder, image, read_limits)[None])[0]
-
-
-def read_query_image(encoder: Encoder, image: Path | str, read_limits: ReadLimits | None = None) -> Pixels:
-    """Return the pixels of an image file or the image at a URL, as the encoder takes them: stacked, many are encoded at once.
-
-    Raises:
-        DecodeError: If it can't be read, is too large or is not an image; the message names it.
-        MissingExtra: If it is a URL and the HTTP library is not installed.
-    """
-    locator = UrlLocator(image) if isinstance(image, str) and is_http_url(image) else FileLocator(to_file_uri(image))
-    try:
-        content = locator.read(read_limits or ReadLimits())
-        return decode_image(content.data if content else b"", encoder.image_spec, DecodeLimits()).pixels_HWC
-    except (ReadError, DecodeError) as error:
-        kind = type(error) if isinstance(error, DecodeError) else DecodeError
-        raise kind(f"{_redact_image(image)!r}: {error.message}", error.remedy, code=error.code) from error
+    return encoder.encode_images(read_image(image, encoder.image_spec, read_limits)[None])[0]
 
 
 def combine_vectors(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector:
@@ -360,20 +339,11 @@ def combine_vectors(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector
     return combined
 
 
-def is_http_url(text: str) -> bool:
-    """Check whether a string is an http(s) URL, not a path."""
-    return get_scheme(text) in ("http", "https")
-
-
-def _redact_image(image: Path | str) -> str:
-    return redact_web_url(image) if isinstance(image, str) and is_http_url(image) else str(image)
-
-
-def _encode_known_image(encoder: Encoder, image: Path | str, read_limits: ReadLimits | None) -> SparseVector:
+def _encode_known_image(encoder: Encoder, image: ImageLike, read_limits: ReadLimits | None) -> SparseVector:
     vector = encode_query_image(encoder, image, read_limits)
     if not len(vector):
         raise QueryError(
-            f"the model {encoder.model_id} finds no token for {_redact_image(image)!r}",
+            f"the model {encoder.model_id} finds no token for {describe_image(image)}",
             "Try another image.",
             code="image-without-tokens",
         )

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stair_es.config.defaults import DEFAULT_CAPTION_WEIGHT, DEFAULT_PRICE_FIELD
@@ -18,6 +17,7 @@ from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
     from stair_es.model.base import Encoder
+    from stair_es.sources.image.read import ImageLike
 
 
 _MAX_READ_WORDS = 16
@@ -32,8 +32,8 @@ class QueryInputs:
     """A query string: `beach -people +dog^2` (see `parse_query`)."""
     texts: Sequence[str] = ()
     """Further texts, without operators."""
-    images: Sequence[Path | str] = ()
-    """Image files by path; a string can also be an http(s) URL, which is fetched under the limits of `ReadLimits.url_policy`."""
+    images: Sequence[ImageLike] = ()
+    """Image files by path, or their bytes; a string can also be an http(s) URL, fetched under `ReadLimits.url_policy`."""
     vectors: Sequence[SparseVector] = ()
     """Vectors of images: of documents, or encoded before."""
     weights: Sequence[float] = ()

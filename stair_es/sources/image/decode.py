@@ -76,12 +76,13 @@ class DecodedImage:
     """A WebP data URI."""
 
 
-def decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int = 0) -> DecodedImage:
+def decode_image(data: bytes | PilImage, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int = 0) -> DecodedImage:
     """Decode `data` to upright RGB pixels on a square of `spec.size_px`, with metadata and thumbnail.
 
-    `thumbnail_px` is the longer side of the thumbnail, 0 for none.
+    `data` is the content of a file, or an image of Pillow, which stays open. `thumbnail_px` is the longer side of the thumbnail,
+    0 for none.
     """
-    if not data:
+    if isinstance(data, bytes) and not data:
         raise DecodeError("the file is empty (0 bytes)", code="file-empty")
     try:
         return _decode_image(data, spec, limits, thumbnail_px)
@@ -93,8 +94,8 @@ def decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_p
         raise DecodeError(f"can't be decoded: {type(error).__name__}: {error}", code="image-damaged") from error
 
 
-def _decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int) -> DecodedImage:
-    with open_image(data, limits.max_pixels, is_isolated_allowed=limits.is_isolated_allowed) as image:
+def _decode_image(data: bytes | PilImage, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int) -> DecodedImage:
+    with _open(data, limits) as image:
         width, height = image.size
         check_pixels(width, height, image.format, limits.max_pixels)
         shrink = _choose_shrink(width, height, spec)  # the same with and without a thumbnail, so that the pixels are too
@@ -129,6 +130,13 @@ def _decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_
             perceptual_hash=compute_perceptual_hash(small if whole else rgb),
             thumbnail=thumbnail,
         )
+
+
+def _open(data: bytes | PilImage, limits: DecodeLimits) -> PilImage:
+    if isinstance(data, bytes):
+        return open_image(data, limits.max_pixels, is_isolated_allowed=limits.is_isolated_allowed)
+    check_pixels(data.width, data.height, data.format, limits.max_pixels)  # a copy has all pixels
+    return data.copy()
 
 
 def _choose_shrink(width: int, height: int, spec: ImageSpec) -> float:
@@ -190,9 +198,9 @@ def _fill_square(rgb: PilImage, spec: ImageSpec, box: _Box) -> PilImage:
     return resized.crop((left, upper, left + spec.size_px, upper + spec.size_px))
 
 
-def _read_exif(image: PilImage, data: bytes) -> tuple[int, str | None]:
+def _read_exif(image: PilImage, data: bytes | PilImage) -> tuple[int, str | None]:
     """Return the orientation of a loaded image, and when it was taken."""
-    if image.format == "TIFF":
+    if image.format == "TIFF" and isinstance(data, bytes):
         return 1, read_exif(data)[1]  # Pillow has turned it
     orientation, taken_at = read_exif(find_exif_block(image.info))
     return orientation or read_xmp_orientation(image.info) or 1, taken_at
