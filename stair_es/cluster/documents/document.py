@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 from stair_es import feature_names
@@ -17,6 +18,9 @@ from stair_es.types import DocumentIdKind, Json, SparseVector, TokensType
 
 DOCUMENT_VERSION = 6
 """Part of each document fingerprint and index spec: increment it when the same image would give another document."""
+
+ANNOTATION_FIELD = "stair_es"
+"""Object in the documents of other programs that `stair-es annotate` records in what it has written."""
 
 IMPACT_SCALE = 1000
 """Steps per unit of weight in `impacts`: a token's part of a score is off by at most half a thousandth."""
@@ -43,26 +47,26 @@ class DocumentSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetadata:
-    """Metadata of an image."""
+    """Metadata of an image; what is None is left out of its document."""
 
     uri: str
-    name: str
+    name: str | None = None
     """The file's name, readable."""
     folder: str | None = None
     """The readable folder: a path for local files, else a URL."""
-    source: str
-    version: str | None
+    source: str | None = None
+    version: str | None = None
     """Version of the bytes that their store reports without reading them."""
     modified_at: str | None = None
     """Time of the last modification of the bytes, as reported by their store."""
-    bytes: int
-    sha256: str
+    bytes: int | None = None
+    sha256: str | None = None
     perceptual_hash: str | None = None
-    width: int
-    height: int
-    format: str
-    taken_at: str | None
-    thumbnail: str | None
+    width: int | None = None
+    height: int | None = None
+    format: str | None = None
+    taken_at: str | None = None
+    thumbnail: str | None = None
     colors: tuple[str, ...] = ()
     """Names of its colors, heaviest first."""
 
@@ -125,27 +129,37 @@ def build_document(
     vector: SparseVector,
     metadata: ImageMetadata | TextMetadata,
     *,
-    fields: Mapping[str, Json],
     model_id: str,
-    fingerprint: str,
-    ingested_at: str,
-    settings: DocumentSettings,
+    fields: Mapping[str, Json] = MappingProxyType({}),
+    fingerprint: str | None = None,
+    ingested_at: str | None = None,
+    settings: DocumentSettings = DocumentSettings(),
     policy: TokenPolicy | None = None,
 ) -> dict[str, Any]:
-    """Build the `_source` of one image or text; metadata and fields that are `None` are left out.
+    """Build the `_source` of one image or text, as `ingest` writes it; what is None is left out.
 
     The policy is applied here to the encoder's vector. The fingerprint doesn't depend on it, so an index can be given another
     policy without encoding an image again.
+
+    Args:
+        vector: The encoder's vector.
+        metadata: Metadata; for an image at least its URI.
+        model_id: `Encoder.model_id` of the encoder.
+        fields: Further fields, as in `build_mapping`.
+        fingerprint: See `compute_document_fingerprint`; without it, `ingest` can't tell whether the document is up to date.
+        ingested_at: Time of the write, in ISO 8601.
+        settings: What the document contains besides.
+        policy: Token policy of the index, if it has one.
+
+    Raises:
+        UsageError: If a field has the name of one of stair-es, or one that no engine accepts.
     """
     check_field_names(fields)
-    columns = {**fields, **asdict(metadata)}
+    columns = {**fields, **asdict(metadata), "model": model_id, "fingerprint": fingerprint, "ingested_at": ingested_at}
     columns["colors"] = list(columns.get("colors", ())) or None
     return {
         **build_vector_fields(vector, settings, policy),
         **{name: value for name, value in columns.items() if value is not None},
-        "model": model_id,
-        "fingerprint": fingerprint,
-        "ingested_at": ingested_at,
     }
 
 

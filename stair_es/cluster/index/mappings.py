@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from stair_es import resources
 from stair_es.cluster.client.capabilities import ClusterInfo
@@ -13,8 +15,10 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import INTERACTIVE_RETRY, is_busy_error, retry_call
-from stair_es.cluster.documents.document import DocumentSettings
-from stair_es.errors import ResourceError, UnsupportedTarget
+from stair_es.cluster.documents.document import DocumentSettings, check_field_names
+from stair_es.cluster.metadata.index_metadata import IndexSpec, add_index_meta, build_index_meta
+from stair_es.errors import ResourceError, UnsupportedTarget, UsageError
+from stair_es.types import ImageSpec
 
 _PRUNE_VERSIONS = (((8, 19), (9,)), ((9, 1), (10_000,)))
 """From, up to: the Elasticsearch versions whose `sparse_vector` supports `index_options.prune`. The others never prune."""
@@ -103,3 +107,68 @@ def _check_custom_mapping(body: Mapping[str, Any], settings: DocumentSettings, p
             "Start with mappings/image.json, and add to it.",
             code="mapping-lacks-fields",
         )
+
+
+class IndexableCard(Protocol):
+    """What an index records of a model; see `model.base.ModelCard`."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model, as users give it."""
+
+    @property
+    def model_id(self) -> str:
+        """Name and revision."""
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """Format of its images."""
+
+
+class HasCard(Protocol):
+    """An encoder, or a model that isn't loaded."""
+
+    @property
+    def card(self) -> IndexableCard:
+        """The model card."""
+
+
+def build_document_properties(names: Iterable[str]) -> dict[str, Any]:
+    """Build the definitions of fields of `build_document`, with token weights as `rank_features`."""
+    properties = resources.load_json_resource("mappings", "image")["mappings"]["properties"]
+    return {name: properties[name] for name in names}
+
+
+def build_mapping(
+    model: HasCard,
+    fields: Mapping[str, str | Mapping[str, Any]] = MappingProxyType({}),
+    settings: DocumentSettings = DocumentSettings(thumbnail_px=0),  # noqa: B008  frozen
+) -> dict[str, Any]:
+    """Build the mapping of an index with documents of `build_document`: the fields of `ingest`, and the model in `_meta`.
+
+    Searches, the page and dashboards find there all that they need. `ingest` writes only into indices that it created.
+
+    Args:
+        model: The encoder of the documents.
+        fields: Further fields: name -> type such as `float`, or a whole definition.
+        settings: What the documents contain besides, as in `build_document`.
+
+    Raises:
+        UsageError: If a field has the name of one of stair-es, or the settings need more than a mapping.
+    """
+    if settings.impacts or settings.vector != "rank_features":
+        raise UsageError(
+            "a mapping alone can't have impacts or a `sparse_vector`: they depend on the cluster",
+            "Leave them out, or let `stair-es ingest` create the index.",
+            code="mapping-needs-cluster",
+        )
+    check_field_names(fields)
+    mapping = resources.load_json_resource("mappings", "image")["mappings"]
+    added = {name: {"type": field} if isinstance(field, str) else dict(field) for name, field in fields.items()}
+    card = model.card
+    folder = Path(card.name).expanduser()
+    name = str(folder.absolute()) if folder.is_dir() else card.name
+    spec = IndexSpec(model_name=name, model_id=card.model_id, fit=card.image_spec.fit, settings=asdict(settings))
+    body = {"mappings": {**mapping, "properties": {**mapping["properties"], **added}}}
+    built: dict[str, Any] = add_index_meta(body, build_index_meta(spec))["mappings"]
+    return built

@@ -55,16 +55,15 @@ class WriteTarget:
     """`apply` or `rollback`, if it has not ended: some documents may still be unchanged."""
 
 
-def build_index_meta(index_spec: IndexSpec, alias: str) -> dict[str, Any]:
-    """Build `_meta.stair_es` of a new index."""
+def build_index_meta(index_spec: IndexSpec, alias: str | None = None) -> dict[str, Any]:
+    """Build `_meta.stair_es` of a new index; without an alias, of one that `ingest` doesn't write."""
     return {
         "format_version": INDEX_FORMAT,
         "model_name": index_spec.model_name,
         "model": index_spec.model_id,
         **({"fit": index_spec.fit} if index_spec.fit else {}),
         "settings": dict(index_spec.settings),
-        "digest": index_spec.digest,
-        "alias": alias,
+        **({"digest": index_spec.digest, "alias": alias} if alias else {}),
     }
 
 
@@ -90,6 +89,12 @@ def has_thumbnails(index: Mapping[str, Any]) -> bool:
     settings = meta.get("settings")
     px = settings.get("thumbnail_px") if isinstance(settings, dict) else None  # missing in an old index
     return px != 0 and get_content_type(meta) == "images"
+
+
+def has_image_sizes(index: Mapping[str, Any]) -> bool:
+    """Return whether `width` and `height` of an index, from a GET mapping response, are those of images: in a shop, of goods."""
+    annotates = get_index_meta(index).get("annotates")
+    return not isinstance(annotates, dict) or "width" in annotates.get("fields", ())
 
 
 def add_index_meta(body: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
