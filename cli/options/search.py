@@ -26,7 +26,7 @@ from .shared import define_option
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.model.base import Encoder
     from stair_es.retry import RetryPolicy
     from stair_es.search.dsl.query_inputs import QueryInputs
@@ -249,7 +249,7 @@ class EncoderArguments:
         info.check_model(encoder.model_id)
         return encoder
 
-    def load_online(self, connection: Connection, index: str) -> Encoder:
+    def load_online(self, cluster: Cluster, index: str) -> Encoder:
         """Load the named model, otherwise the one of the index after a request for its metadata."""
         if self.model is not None:
             return self.load()
@@ -257,7 +257,7 @@ class EncoderArguments:
 
         settings = config_file.get_config().settings
         return load_index_encoder(
-            connection, index, fit=self.fit, backend=self.backend, text_tower=self.text_tower, settings=settings
+            cluster, index, fit=self.fit, backend=self.backend, text_tower=self.text_tower, settings=settings
         )
 
     def load_offline(self, arguments: ConnectionArguments, index: str) -> tuple[Encoder, IndexInfo | None]:
@@ -293,15 +293,16 @@ class TargetArguments:
 
     def open_searcher(self, retry: RetryPolicy | None = None) -> tuple[Encoder, Searcher]:
         """Load the encoder of the index, and open a searcher for it, by default without retries."""
+        from stair_es.cluster.client.cluster import Cluster
         from stair_es.cluster.client.retry import NO_RETRY
         from stair_es.model.taught_encoder import teach_encoder
         from stair_es.search.searcher import Searcher
         from stair_es.teaching.word_file import load_words
 
         words = load_words(self.local) if self.local else {}
-        connection = resolve_connection(self.connection)
-        encoder = self.encoder.load_online(connection, self.index)
-        searcher = Searcher(connection, self.index, encoder.model_id, retry or NO_RETRY)
+        cluster = Cluster(resolve_connection(self.connection))
+        encoder = self.encoder.load_online(cluster, self.index)
+        searcher = Searcher(cluster, self.index, encoder.model_id, retry or NO_RETRY)
         return teach_encoder(encoder, searcher.info.taught_words, words), searcher
 
 
@@ -365,8 +366,8 @@ def check_image_arguments(name: str, images: Sequence[str]) -> list[str]:
     """Return the images; raise UsageError if one is neither a file nor a URL without a password."""
     from pathlib import Path
 
-    from stair_es.search.query_encoder import is_http_url
     from stair_es.sources.http.urls import find_credentials_error
+    from stair_es.sources.image.read import is_http_url
 
     for image in map(check_text_encoding, images):
         problem = find_credentials_error(image) if is_http_url(image) else None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stair_es.search.dsl.query_inputs import QueryInputs
     from stair_es.search.dsl.select import build_sparse_query
     from stair_es.search.dsl.understanding import SearchFields
-    from stair_es.search.image_search import ImageSearch
+    from stair_es.search.image_search import AsyncImageSearch, ImageSearch
     from stair_es.search.options import SearchOptions
     from stair_es.search.query import SearchQuery
     from stair_es.search.query_encoder import build_search_query
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stair_es.types import QueryType
 
 __all__ = [
+    "AsyncImageSearch",
     "Hit",
     "ImageSearch",
     "QueryInputs",
@@ -49,7 +50,7 @@ _HOMES = {
     "diagnose": ("RankExplanation",),
     "dsl.select": ("QueryType", "build_sparse_query"),
     "dsl.understanding": ("SearchFields",),
-    "image_search": ("ImageSearch",),
+    "image_search": ("AsyncImageSearch", "ImageSearch"),
     "options": ("SearchOptions",),
     "query": ("SearchQuery",),
     "dsl.query_inputs": ("QueryInputs",),

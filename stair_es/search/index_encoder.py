@@ -11,7 +11,6 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.config.settings import Settings
 from stair_es.errors import ModelNotFetched, UnknownModel
 from stair_es.model import registry
@@ -21,7 +20,7 @@ from stair_es.search.index_info import IndexInfo, add_fit, fetch_index_info
 from stair_es.types import Backend, TextTower
 
 if TYPE_CHECKING:
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.types import ResizeMode
 
 
@@ -74,7 +73,7 @@ def load_query_encoder(
 
 
 def load_index_encoder(
-    connection: Connection,
+    cluster: Cluster,
     index: str,
     *,
     fit: ResizeMode | None = None,
@@ -87,8 +86,7 @@ def load_index_encoder(
     Raises:
         StairError: As for `fetch_index_info` and `load_query_encoder`.
     """
-    with Cluster(connection) as cluster:
-        info = fetch_index_info(cluster, index)
+    info = fetch_index_info(cluster, index)
     return load_query_encoder(info, index, fit=fit, backend=backend, text_tower=text_tower, settings=settings)
 
 

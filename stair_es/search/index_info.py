@@ -11,7 +11,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
 from stair_es.cluster.index.mappings import get_mappings_by_index
-from stair_es.cluster.metadata.index_metadata import check_index_format, check_not_token_index, get_content_type, has_thumbnails
+from stair_es.cluster.metadata.index_metadata import (
+    check_index_format,
+    check_not_token_index,
+    get_content_type,
+    has_image_sizes,
+    has_thumbnails,
+)
 from stair_es.cluster.metadata.policy_state import parse_policy_state
 from stair_es.config.defaults import DEFAULT_PRICE_FIELD
 from stair_es.errors import IndexMismatch, QueryError
@@ -64,6 +70,8 @@ class IndexInfo:
     """The token policy, if it is the same in all indices."""
     has_thumbnails: bool = False
     """Whether documents of any index contain thumbnails."""
+    has_image_sizes: bool = True
+    """Whether `width` and `height` are those of images in all indices."""
 
     @property
     def taught_words(self) -> Mapping[str, TaughtWord]:
@@ -233,6 +241,7 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
         sortable=all(_is_sortable(body["mappings"]) for body in mappings.values()),
         policy=policies[0] if same_policy else None,  # if they differ, tokens are searched for unchanged
         has_thumbnails=any(map(has_thumbnails, mappings.values())),
+        has_image_sizes=all(map(has_image_sizes, mappings.values())),
     )
 
 

@@ -207,9 +207,9 @@ class Searcher:
     searches fetch the index info again when they fail, have no hits, or have hits of another index than the alias pointed to.
     """
 
-    def __init__(self, connection: Connection, index: str, model_id: str, retry: RetryPolicy = NO_RETRY) -> None:
+    def __init__(self, cluster: Cluster | Connection, index: str, model_id: str, retry: RetryPolicy = NO_RETRY) -> None:
         """Create the client of an alias or index; `model_id` is that of the encoder of the query vectors."""
-        self._cluster = Cluster(connection)
+        self._cluster = cluster if isinstance(cluster, Cluster) else Cluster(cluster)
         self._index = index
         self._model_id = model_id
         self._targets = IndexCache(self._fetch_target)

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from elasticsearch import AsyncElasticsearch
+from opensearchpy import AsyncOpenSearch
 from support.errors import expect_error
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.policy.manager import PolicyManager
 from stair_es.cluster.policy.update_by_query import UpdateLimits
-from stair_es.errors import ClusterError, QueryError
+from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model.base import ModelSpec
-from stair_es.search import ImageSearch, QueryInputs, SearchOptions
+from stair_es.search import AsyncImageSearch, ImageSearch, QueryInputs, SearchOptions
 from stair_es.sources.registry import open_source
 from stair_es.token_policy import parse_policy
+from stair_es.types import TokensType
 
 if TYPE_CHECKING:
     from stair_es.search import Hit, SearchResult
 
+NOWHERE = "http://127.0.0.1:1"
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "two-spaniels.jpg", "dairy-cow.jpg", "red-panda.jpg", "giant-panda.jpg")
 
@@ -228,7 +235,7 @@ def test_near_misses_are_explained_for_the_query_that_was_sent(search: ImageSear
 
 def test_it_needs_a_cluster_and_an_index(search: ImageSearch, monkeypatch: pytest.MonkeyPatch) -> None:
     with expect_error("index-not-found", QueryError):
-        ImageSearch("missing-index", connection=search._connection).search("cat")
+        ImageSearch("missing-index", connection=search._cluster.connection).search("cat")
     monkeypatch.delenv("STAIR_ES_URL", raising=False)
     with expect_error("no-cluster"):
         ImageSearch("photos")
@@ -236,7 +243,7 @@ def test_it_needs_a_cluster_and_an_index(search: ImageSearch, monkeypatch: pytes
 
 def test_threads_share_one_model_and_one_searcher(search: ImageSearch) -> None:
     barrier = Barrier(4)
-    with ImageSearch("test-image-search", connection=search._connection) as fresh, ThreadPoolExecutor(4) as pool:
+    with ImageSearch("test-image-search", connection=search._cluster.connection) as fresh, ThreadPoolExecutor(4) as pool:
 
         def search_word(word: str) -> tuple[int, int, list[str]]:
             barrier.wait()
@@ -301,3 +308,90 @@ def test_a_result_says_why_it_is_empty(search: ImageSearch) -> None:
     [remark] = search.search(QueryInputs(query_string="cat", filters=["width:>99999"])).remarks
     assert "conditions" in remark
     assert search.search("cat").remarks == ()
+
+
+@asynccontextmanager
+async def open_client(kind: str, url: str) -> AsyncIterator[Any]:
+    if kind == "opensearch":
+        async with AsyncOpenSearch([url]) as client:
+            yield client
+    elif kind == "elasticsearch":
+        async with AsyncElasticsearch([url], max_retries=0) as client:
+            yield client
+    else:
+        yield None
+
+
+def ingest_photos(url: str, index: str, letters: Path, vector: TokensType) -> None:
+    document = DocumentSettings(vector=vector, thumbnail_px=0)
+    options = IngestOptions(alias=index, model=ModelSpec(name="stair-mini"), document=document, dead_letters=letters)
+    sources = [open_source(str(PHOTOS / name)) for name in NAMES]
+    assert run_ingest(sources, Connection(url=url), options, progress=lambda _: None).failed == 0
+
+
+@pytest.mark.parametrize("kind", ["opensearch", "elasticsearch", "url"])
+def test_an_event_loop_searches_with_the_client_of_its_program(
+    kind: str, request: pytest.FixtureRequest, make_index_name: Callable[[str], str], tmp_path: Path
+) -> None:
+    url = request.getfixturevalue("elasticsearch9_url" if kind == "elasticsearch" else "node_url")
+    index = make_index_name(url)
+    ingest_photos(url, index, tmp_path / "x.jsonl", "sparse_vector" if kind == "elasticsearch" else "rank_features")
+
+    async def search() -> None:
+        async with open_client(kind, url) as client:
+            address = None if client else url
+            async with AsyncImageSearch(index, client=client, max_concurrency=4, url=address) as images:
+                assert (await images.load_encoder()).model_id == "stair-mini-3"
+                queries = ["panda", "cow", "kitten", "spaniel"] * 3
+                found = await asyncio.gather(*(images.search(query, k=1) for query in queries))
+                assert list_names(found[1]) == ["dairy-cow.jpg"]
+                assert list_names(found[-1]) == ["two-spaniels.jpg"]
+                assert (await images.explain(found[0].hits[0].id, await images.build_query("panda"))).rank == 1
+                with expect_error("no-known-word"):
+                    await images.search("zzxq", options=SearchOptions())
+            async with AsyncImageSearch("missing-index", client=client, url=address) as images:
+                with expect_error("index-not-found", QueryError):
+                    await images.search("cat")
+            if client:
+                assert (await client.cluster.health())["status"], "the client of the program stays open"
+        async with (
+            open_client(kind, NOWHERE) as client,
+            AsyncImageSearch(index, client=client, url=None if client else NOWHERE) as images,
+        ):
+            with expect_error("cluster-unreachable", ClusterUnreachable):
+                await images.search("cat")
+
+    asyncio.run(search())
+
+
+def test_a_cancelled_search_ends(node_url: str) -> None:
+    """A cluster that never answers holds neither the caller nor the end of the program."""
+
+    async def never_answer(*_: Any, **__: Any) -> None:  # noqa: ANN401
+        await asyncio.Event().wait()
+
+    async def search() -> None:
+        async with AsyncOpenSearch([node_url]) as client:
+            client.transport.perform_request = never_answer
+            async with AsyncImageSearch("photos", client=client, max_concurrency=1) as images:
+                searches = [asyncio.create_task(images.search("cat")) for _ in range(3)]
+                await asyncio.sleep(0.1)
+                for task in searches:
+                    task.cancel()
+                assert [type(each) for each in await asyncio.gather(*searches, return_exceptions=True)] == [
+                    asyncio.CancelledError
+                ] * 3
+
+    asyncio.run(asyncio.wait_for(search(), 60))
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"max_concurrency": 0}, "invalid-max-concurrency"),
+        ({"client": object(), "url": "http://localhost:9200"}, "option-conflict"),
+    ],
+)
+def test_the_options_of_an_event_loop_are_checked(options: dict[str, Any], code: str) -> None:
+    with expect_error(code):
+        AsyncImageSearch("photos", **options)
