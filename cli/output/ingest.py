@@ -85,7 +85,8 @@ def note_default_model(name: str) -> None:
 
 def print_outcome(report: IngestReport) -> None:
     """Print the index, and the reasons of failed images."""
-    stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})", markup=False)
+    alias = f"alias {report.alias}, " if report.alias != report.index else ""
+    stdout.print(f"index: {report.index} ({alias}model {report.model})", markup=False)
     if report.swapped:
         deleted = f"; deleted: {', '.join(report.deleted_indices)}" if report.deleted_indices else ""
         stdout.print(f"alias {report.alias} now points to the new index{deleted}", markup=False)

@@ -15,6 +15,7 @@ from stair_es.config.defaults import DEFAULT_SINK
 from stair_es.errors import ResourceError, UsageError
 from stair_es.ingest.enrichers.base import EnricherSpec, get_enricher
 from stair_es.ingest.executors.ray import RayOptions
+from stair_es.ingest.sinks.base import SinkKind
 from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
 from stair_es.model.base import ModelSpec
 from stair_es.model.cuda import count_cuda_devices
@@ -34,7 +35,8 @@ class IngestOptions:
     model: ModelSpec
     document: DocumentSettings = field(default_factory=DocumentSettings)
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
-    sink: str = DEFAULT_SINK
+    sink: str | SinkKind = DEFAULT_SINK
+    """Name of the sink kind, or the kind itself."""
     sink_options: ClusterSinkOptions | Mapping[str, str] = field(default_factory=dict)
     """Options of the sink, as of `--sink`; those of the built-in one become `ClusterSinkOptions`."""
     policy: TokenPolicy | None = None
@@ -55,7 +57,7 @@ class IngestOptions:
         if self.sink == DEFAULT_SINK:
             if not isinstance(self.sink_options, ClusterSinkOptions):
                 object.__setattr__(self, "sink_options", ClusterSinkOptions().override(self.sink_options))
-        elif isinstance(self.sink_options, ClusterSinkOptions):
+        elif isinstance(self.sink_options, ClusterSinkOptions) and isinstance(self.sink, str):
             raise UsageError(
                 f"the options are those of the sink {DEFAULT_SINK!r}, not of {self.sink!r}",
                 "Give it a mapping.",

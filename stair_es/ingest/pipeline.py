@@ -106,7 +106,9 @@ def run_ingest(
 
 
 def load_sink_kind(options: IngestOptions) -> SinkKind:
-    """Load the sink kind named in the options."""
+    """Load the sink kind that the options name or hold."""
+    if isinstance(options.sink, SinkKind):
+        return options.sink
     plugin = plugins.get_plugin("sinks", options.sink)
     if plugin is None:
         names = ", ".join(plugins.list_plugin_names("sinks"))

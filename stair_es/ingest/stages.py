@@ -98,8 +98,8 @@ def check_batch(config: WorkerConfig, batch: Batch) -> Batch:
         if config.document.id == "content-hash":
             stored = config.writer.find_by_uri([item.uri for _, item in items])
         else:
-            by_id = config.writer.find_by_id([make_document_id(item.uri) for _, item in items])
-            stored = {item.uri: by_id[id_] for _, item in items if (id_ := make_document_id(item.uri)) in by_id}
+            by_id = config.writer.find_by_id([get_document_id(item) for _, item in items])
+            stored = {item.uri: by_id[id_] for _, item in items if (id_ := get_document_id(item)) in by_id}
         for i, item in items:
             found = stored.get(item.uri)
             if found and found.version is not None and found.version == item.version and config.is_up_to_date(found, item):
@@ -107,6 +107,11 @@ def check_batch(config: WorkerConfig, batch: Batch) -> Batch:
             else:
                 batch.images[i] = Pending(item, found)
     return batch
+
+
+def get_document_id(item: SourceItem) -> str:
+    """Return the `_id` of the document of an item, unless ids go by content."""
+    return item.document_id or make_document_id(item.uri)
 
 
 def prepare_batch(config: WorkerConfig, batch: Batch) -> Batch:
@@ -165,7 +170,7 @@ def _fetch_image(image: Pending, config: WorkerConfig) -> Fetched | VersionChang
         if version is None or current.version == version:
             return Outcome(item, "unchanged", "read", id=current.id)
         return VersionChanged(item, current.id, version, read.modified_at)
-    id_ = make_content_id(sha256) if config.document.id == "content-hash" else make_document_id(item.uri)
+    id_ = make_content_id(sha256) if config.document.id == "content-hash" else get_document_id(item)
     return Fetched(
         item,
         id_,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.client.retry import NO_RETRY
-from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
+from stair_es.cluster.documents.document import ANNOTATION_FIELD, parse_policy_undo, parse_token_weights
 from stair_es.search.dsl.weights import HEAVY_SCORE
 from stair_es.token_policy import PolicyUndo
 from stair_es.types import SparseVector, is_utf8
@@ -19,7 +19,7 @@ from stair_es.types import SparseVector, is_utf8
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
 
-_SKIPPED_FIELDS = ("impacts", "thumbnail")
+_SKIPPED_FIELDS = ("impacts", "thumbnail", ANNOTATION_FIELD)
 """Large, or redundant with the tokens."""
 _SOURCE_FILTER = {"includes": ["*", "tokens"], "excludes": list(_SKIPPED_FIELDS)}
 """Elasticsearch 9 may exclude vectors from `_source`, unless they are included by name."""

@@ -110,6 +110,8 @@ class SourceItem:
     """Changes with the bytes and is known without reading them (ETag, size and mtime). None if the store reports nothing."""
     fields: Mapping[str, Json] = field(default_factory=dict)
     """Further fields of its document, such as a caption or a license."""
+    document_id: str = ""
+    """`_id` of an existing document that gets its token weights; empty if the image has a document of its own."""
     listed_bytes: int = field(init=False, compare=False, repr=False)
     """Approximate size while it waits to be fetched: fields, names, and bytes that were listed. Each queue adds it up."""
 
@@ -123,7 +125,7 @@ class SourceItem:
 
     def __reduce__(self) -> tuple[type[SourceItem], tuple[object, ...]]:
         """Pickle the values without the names of the fields: all items of a run go through the driver."""
-        return SourceItem, (self.uri, self.source, self.locator, self.version, self.fields)
+        return SourceItem, (self.uri, self.source, self.locator, self.version, self.fields, self.document_id)
 
 
 @dataclass(frozen=True)

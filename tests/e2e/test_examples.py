@@ -17,6 +17,7 @@ from threading import Thread
 
 import nbformat
 import pytest
+from fastapi.testclient import TestClient
 from nbclient import NotebookClient
 from opensearchpy import OpenSearch
 from support.browser.web_server import start_chromium
@@ -25,7 +26,6 @@ from support.servers.fault_proxy import Response, start_server
 from stair_es.model.base import ModelSpec
 from stair_es.model.registry import load_encoder
 from stair_es.search import ImageSearch
-from stair_es.sources.base import ReadLimits, UrlPolicy
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PHOTOS = EXAMPLES / "photos"
@@ -58,14 +58,23 @@ def _list_skus(lines: list[list[str]]) -> list[str]:
     return [line[1] for line in lines]
 
 
+def annotate(index: str, *arguments: str) -> dict[str, int]:
+    """Annotate the shop's products, and return the counts."""
+    command = [str(STAIR_ES), "annotate", "--index", index, "--image-field", "image", "--image-base", str(PHOTOS)]
+    ran = subprocess.run([*command, *arguments, "--json"], check=False, capture_output=True, text=True)
+    report = json.loads(ran.stdout)
+    assert ran.returncode == (3 if report["failed"] else 0), ran.stderr
+    return {name: report[name] for name in ("written", "unchanged", "failed", "without_image")}
+
+
 def test_shop_gains_image_search_unchanged(shop_runner: Shop, client: OpenSearch) -> None:
     assert shop_runner("shop.py") == [[f"22 products in {shop_runner.index}"]]
     before = shop_runner("shop.py", "siesta")
     assert _list_skus(before) == ["P-016", "P-012"]
     products = _fetch_sources(client, shop_runner.index)
 
-    assert shop_runner("add_images.py") == [[f"21 products of {shop_runner.index} have new words"]]
-    assert shop_runner("add_images.py") == [[f"0 products of {shop_runner.index} have new words"]]
+    assert annotate(shop_runner.index) == {"written": 21, "unchanged": 0, "failed": 0, "without_image": 1}
+    assert annotate(shop_runner.index) == {"written": 0, "unchanged": 21, "failed": 0, "without_image": 1}
     after = _fetch_sources(client, shop_runner.index)
     assert {sku: {name: source[name] for name in products[sku]} for sku, source in after.items()} == products
     assert "tokens" not in after["P-022"]
@@ -84,23 +93,46 @@ def test_shop_gains_image_search_unchanged(shop_runner: Shop, client: OpenSearch
         assert images.search("a kitten", k=1).hits[0].id == "P-019"
 
 
-def test_a_rewritten_product_gets_the_words_of_its_new_picture(
-    shop_runner: Shop, client: OpenSearch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rewritten_product_gets_the_words_of_its_new_picture(shop_runner: Shop, client: OpenSearch) -> None:
     shop_runner("shop.py")
-    shop_runner("add_images.py")
-    limits = ReadLimits(url_policy=UrlPolicy(allow_private=True))  # the pictures of a real shop are public
-    monkeypatch.setattr("stair_es.search.query_encoder.ReadLimits", lambda: limits)
+    annotate(shop_runner.index)
     photo = Response(kind="image/jpeg", body=(PHOTOS / "stone-arch-bridge.jpg").read_bytes())
     with start_server(lambda request: photo if request.path == "/bridge" else Response(status=404)) as url:
         for id_, name in (("P-019", "bridge"), ("P-020", "gone")):
             card = {"sku": id_, "title": "Postcard: Crossing", "price": 3, "image": f"{url}/{name}"}
             client.index(index=shop_runner.index, id=id_, body=card, params={"refresh": "true"})
-        assert shop_runner("add_images.py") == [[f"1 products of {shop_runner.index} have new words"]]
+        counts = annotate(shop_runner.index, "--allow-private-urls")  # the pictures of a real shop are public
+        assert counts == {"written": 1, "unchanged": 19, "failed": 1, "without_image": 1}
     after = _fetch_sources(client, shop_runner.index)
     assert (after["P-019"]["uri"], "tokens" in after["P-020"]) == (f"{url}/bridge", False)
     assert "P-019" in _list_skus(shop_runner("search.py", "an old stone bridge"))[:1]
     assert "P-019" not in _list_skus(shop_runner("search.py", "a kitten"))
+
+
+def test_a_program_indexes_and_serves_photos_with_public_names(
+    node_url: str, index_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for photo in PHOTOS.glob("*-*.jpg"):
+        shutil.copy(photo, tmp_path)
+    (tmp_path / "broken.jpg").write_bytes(b"x")
+    monkeypatch.setenv("STAIR_ES_URL", node_url)
+    monkeypatch.setenv("PHOTOS_INDEX", index_name)
+    monkeypatch.setattr(sys, "argv", ["index_photos.py", str(tmp_path), index_name])
+    runpy.run_path(str(EXAMPLES / "library" / "index_photos.py"), run_name="__main__")
+    printed = capsys.readouterr()
+    assert int(printed.out.split()[0]) == len(list(tmp_path.iterdir())) - 1
+    assert "broken.jpg" in printed.err
+    app = runpy.run_path(str(EXAMPLES / "library" / "app.py"))["app"]
+    with TestClient(app) as visitor:
+        found = visitor.get("/search", params={"text": "a kitten zzxq", "k": 3}).json()
+        assert found["hits"][0]["uri"].endswith(("tabby-cat.jpg", "kitten-with-yarn.jpg"))
+        assert found["unknown_words"]
+        picture = (PHOTOS / "red-panda.jpg").read_bytes()
+        assert visitor.post("/search", content=picture).json()["hits"][0]["uri"].endswith("red-panda.jpg")
+        for sent in (visitor.post("/search", content=b"no picture"), visitor.get("/search", params={"text": "-cat"})):
+            assert (sent.status_code, sent.json()["code"]) in {(422, "unknown-image-format"), (422, "no-input")}
+        client_error = visitor.get("/search", params={"text": "x" * 501})
+        assert client_error.status_code == 422
 
 
 def _fetch_sources(client: OpenSearch, index: str) -> dict[str, dict[str, object]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.documents.document import DocumentSettings
     from stair_es.ingest.executors.ray import RayOptions
     from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
-    from stair_es.sources.base import SourceOptions
+    from stair_es.sources.base import ReadLimits, SourceOptions
 
 
 def _is_json_requested(is_requested: bool) -> bool:
@@ -75,7 +75,44 @@ def _parse_columns(values: list[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceArguments:
+class ReadArguments:
+    """Limits on reading images."""
+
+    allow_private_urls: shared.AllowPrivateUrlsOption = False
+    url_timeout_s: Annotated[
+        float, define_option("url-timeout", "Timeout per image URL.", _SOURCES, min=0.1, metavar="SECONDS")
+    ] = 30.0
+    url_patience_s: Annotated[
+        float,
+        define_option(
+            "url-patience",
+            "Total time to wait for a host that sends Retry-After; other hosts are not delayed.",
+            _SOURCES,
+            metavar="SECONDS",
+            min=0.0,
+            max=86400.0,
+        ),
+    ] = 600.0
+    max_pixels: Annotated[
+        int,
+        define_option(
+            "max-pixels", "Reject images with more pixels than this (decompression bombs).", _SOURCES, metavar="N", min=1
+        ),
+    ] = MAX_PIXELS
+    max_bytes: Annotated[int, define_option("max-bytes", "Reject files larger than this.", _SOURCES, metavar="BYTES", min=1)] = (
+        MAX_BYTES
+    )
+
+    def build_read_limits(self) -> ReadLimits:
+        """Build the limits on reading images."""
+        from stair_es.sources.base import ReadLimits, UrlPolicy
+
+        policy = UrlPolicy(allow_private=self.allow_private_urls, timeout_s=self.url_timeout_s, patience_s=self.url_patience_s)
+        return ReadLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, url_policy=policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceArguments(ReadArguments):
     """Options for the sources of images."""
 
     source_format: Annotated[
@@ -124,42 +161,17 @@ class SourceArguments:
         ),
         FirstRunOnly,
     ] = None
-    allow_private_urls: shared.AllowPrivateUrlsOption = False
-    url_timeout_s: Annotated[
-        float, define_option("url-timeout", "Timeout per image URL.", _SOURCES, min=0.1, metavar="SECONDS")
-    ] = 30.0
-    url_patience_s: Annotated[
-        float,
-        define_option(
-            "url-patience",
-            "Total time to wait for a host that sends Retry-After; other hosts are not delayed.",
-            _SOURCES,
-            metavar="SECONDS",
-            min=0.0,
-            max=86400.0,
-        ),
-    ] = 600.0
-    max_pixels: Annotated[
-        int,
-        define_option(
-            "max-pixels", "Reject images with more pixels than this (decompression bombs).", _SOURCES, metavar="N", min=1
-        ),
-    ] = MAX_PIXELS
-    max_bytes: Annotated[int, define_option("max-bytes", "Reject files larger than this.", _SOURCES, metavar="BYTES", min=1)] = (
-        MAX_BYTES
-    )
 
     def build_source_options(self) -> SourceOptions:
         """Build the options of the sources."""
-        from stair_es.sources.base import ReadLimits, SourceOptions, UrlPolicy, WalkOptions
+        from stair_es.sources.base import SourceOptions, WalkOptions
 
-        policy = UrlPolicy(allow_private=self.allow_private_urls, timeout_s=self.url_timeout_s, patience_s=self.url_patience_s)
         return SourceOptions(
             format=self.source_format,
             columns=_parse_columns(self.columns or []),
             image_column=self.image_column,
             walk=WalkOptions(hidden=self.hidden, follow_links=self.follow_links, skip_raw_pairs=self.skip_raw_pairs),
-            read_limits=ReadLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, url_policy=policy),
+            read_limits=self.build_read_limits(),
         )
 
 

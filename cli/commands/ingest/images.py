@@ -30,7 +30,7 @@ from .arguments import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from stair_es.cluster.client.connection import Connection
     from stair_es.ingest.accounting.report import IngestReport
@@ -210,13 +210,25 @@ def _check_arguments(arguments: IngestArguments) -> None:
 
 def _run_ingest(arguments: IngestArguments, options: IngestOptions, telemetry: IngestTelemetry) -> IngestReport:
     """Run the ingest, and print its report."""
+    sources = _open_sources(arguments, options.source)
+    report = run_with_progress(sources, _resolve_connection(arguments, options), options, telemetry)
+    if arguments.as_json:
+        emit_json(report.to_dict())
+    else:
+        retry = build_retry_command(report.dead_letters or "", report.alias, arguments.connection.context)
+        print_ingest_report(report, retry)
+    return report
+
+
+def run_with_progress(
+    sources: Sequence[Source], connection: Connection | None, options: IngestOptions, telemetry: IngestTelemetry
+) -> IngestReport:
+    """Run an ingest with a progress bar and telemetry. An interrupted or failed one says what it stored."""
     from stair_es.ingest.pipeline import run_ingest
     from stair_es.ingest.run import open_run_accounting
 
     from ...output.progress import show_ingest_progress
 
-    sources = _open_sources(arguments, options.source)
-    connection = _resolve_connection(arguments, options)
     if connection is not None:
         connection = replace(connection, request_hooks=telemetry.request_hooks)
     with open_run_accounting(options) as accounting:
@@ -233,11 +245,6 @@ def _run_ingest(arguments: IngestArguments, options: IngestOptions, telemetry: I
                 print_notice(f"stopped with {done:,} of {listed:,} images done; the next run resumes from there")
             raise
     telemetry.record_report(report)
-    if arguments.as_json:
-        emit_json(report.to_dict())
-    else:
-        retry = build_retry_command(report.dead_letters or "", report.alias, arguments.connection.context)
-        print_ingest_report(report, retry)
     return report
 
 
@@ -294,13 +301,13 @@ def check_retry_index(dead_letters: Path, index: str, context: _Context) -> None
 
 def build_retry_command(dead_letters: str, index: str, context: _Context) -> str:
     """Build the command line that retries the dead letters of a run, with the options of that run."""
-    root_options = _list_typed(context.parent) if context is not None else ()
+    root_options = list_typed(context.parent) if context is not None else ()
     return shlex.join(
-        ["stair-es", *root_options, "ingest", "--retry-failed", dead_letters, "--index", index, *_list_typed(context)]
+        ["stair-es", *root_options, "ingest", "--retry-failed", dead_letters, "--index", index, *list_typed(context)]
     )
 
 
-def _list_typed(context: _Context) -> Iterator[str]:
+def list_typed(context: _Context) -> Iterator[str]:
     """Yield the options of the command line that a retry needs, quoted as typed."""
     for parameter in context.command.params if context is not None else ():
         name = parameter.name or ""

@@ -158,6 +158,32 @@ def scan_older_documents(
             yield from (_parse_scanned(hit) for hit in hits if hit["_primary_term"] <= last.primary_term)
 
 
+def scan_writes(
+    cluster: Cluster, index: str, last_writes: Sequence[WriteVersion | None], fields: Sequence[str], page_size: int
+) -> Iterator[Mapping[str, Any]]:
+    """Scan the documents that weren't written after `last_writes` in the order of their writes: hits with some fields.
+
+    For an index of any mapping: no field has to exist. What is written meanwhile leaves the range of numbers, so the scan ends.
+    """
+    for shard, last in enumerate(last_writes):
+        begin, size, seen = 0, page_size, set[str]()
+        while last is not None:
+            body = {
+                "size": size,
+                "query": {"bool": {"filter": [{"range": {"_seq_no": {"gte": begin, "lte": last.seq_no}}}]}},
+                "sort": [{"_seq_no": "asc"}],
+                "_source": list(fields),
+                "track_total_hits": False,
+            }
+            hits = cluster.search(index, body, preference=f"_shards:{shard}")["hits"]["hits"]
+            yield from (hit for hit in hits if hit["_id"] not in seen)
+            if len(hits) < size:
+                break
+            end = hits[-1]["sort"][0]
+            size = size * 2 if end == begin else page_size  # in an index that was shrunk, documents may have the same number
+            begin, seen = end, {hit["_id"] for hit in hits}
+
+
 def _parse_scanned(hit: Mapping[str, Any]) -> IndexedDocument:
     version, fields = WriteVersion.from_hit(hit), hit["fields"]
     routing = {"routing": hit["_routing"]} if "_routing" in hit else {}

@@ -24,6 +24,9 @@ TABLE_SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl
 """Schemes allowed in tables. Not all that fsspec supports: an untrusted table must not make us log in to servers."""
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 
+_BASE64_IMAGE = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK|AAAA.GZ0eX)[A-Za-z0-9+/\s]{64}")
+"""How a JPEG, PNG, GIF, WebP, TIFF, AVIF or HEIC begins: no path is as long, without a dot."""
+
 
 @dataclass(frozen=True)
 class ResolvedImage:
@@ -44,7 +47,8 @@ def resolve_image_reference(value: Any, base: str) -> ResolvedImage | str:  # no
     """Resolve a cell to an image, or return why that is not possible.
 
     Args:
-        value: The cell: a path relative to `base`, an absolute one, a URL, a `data:` URI, bytes, or `{"bytes", "path"}`.
+        value: The cell: a path relative to `base`, an absolute one, a URL, a `data:` URI, bytes, also in base64, or
+            `{"bytes", "path"}`.
         base: URL of the table's folder, without a trailing slash.
     """
     if isinstance(value, Mapping):
@@ -59,8 +63,9 @@ def resolve_image_reference(value: Any, base: str) -> ResolvedImage | str:  # no
     if not isinstance(value, str):
         return f"the image is of type {type(value).__name__}, not a path, a URL or bytes"
     text = value.strip()
-    data = _DATA_URI.match(text)
-    return _decode_base64(text[data.end() :]) if data else _resolve_text(text, base)
+    if data := _DATA_URI.match(text):
+        return _decode_base64(text[data.end() :])
+    return _decode_base64("".join(text.split())) if _BASE64_IMAGE.match(text) else _resolve_text(text, base)
 
 
 def _resolve_text(text: str, base: str) -> ResolvedImage | str:

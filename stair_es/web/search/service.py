@@ -49,6 +49,7 @@ from stair_es.web.search.params import (
 _THUMBNAIL_PX = 128
 _SEARCH_TIMEOUT = "8s"
 """Timeout of one search in the cluster, which would otherwise continue after the client has disconnected."""
+_SIZES = ("width", "height")
 HIT_FIELDS = [
     *("tokens", TOP_TOKENS_FIELD, "uri", "name", "folder", "title", "caption", "text", "width", "height", "bytes", "format"),
     *("colors", "taken_at", "modified_at", "sha256", "perceptual_hash", "fingerprint", "parent"),
@@ -219,7 +220,7 @@ class SearchService:
         price_field = state.info.list_search_fields(self._config.price_field).price
         return [
             serializers.serialize_hit(
-                hit,
+                replace(hit, source=_drop_foreign_sizes(state, hit.source)),
                 explain_bag_score(vector, hit.source) if method == "bag" else hit.contributions,
                 hit.score if method == "text" else hit.text_score if hit.caption_words else 0.0,  # otherwise, rounding errors
                 self._build_links(state, hit.id, hit.uri, hit.source),
@@ -254,6 +255,7 @@ class SearchService:
             image = find_stored_image(self._cluster, self._config.index, reference)
             if image is None:
                 raise build_not_found(reference)
+            image = replace(image, source=_drop_foreign_sizes(state, image.source))
             with self._lock:
                 self._images[reference] = image
         return image
@@ -334,3 +336,8 @@ def explain_bag_score(vector: SparseVector, source: Mapping[str, Any]) -> tuple[
     heaviest = set(map(str, top_tokens)) if isinstance(top_tokens, list) else {str(top_tokens)}
     common = sorted(token for token in vector.tokens if token in heaviest)
     return tuple(TokenContribution(token=token, query_weight=1.0, document_weight=1.0, contribution=1.0) for token in common)
+
+
+def _drop_foreign_sizes(state: IndexState, source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields of a document without a width and height that aren't those of its image."""
+    return source if state.info.has_image_sizes else {name: value for name, value in source.items() if name not in _SIZES}

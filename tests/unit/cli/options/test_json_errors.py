@@ -19,6 +19,7 @@ PASSWORD = ("--url", "http://me:secret@127.0.0.1:1")
 """A URL that is rejected before any request."""
 FAILING = {
     "ingest": ("nothing.jpg",),
+    "annotate": ("--index", "x", "--image-field", "y", *PASSWORD),
     "ingest-texts": ("nothing.txt",),
     "search": (),
     "explain": ("x",),

@@ -439,3 +439,25 @@ def test_a_uri_without_a_path_needs_no_working_directory(tmp_path: Path, monkeyp
     assert isinstance(resolve_image_reference("file://a.jpg", tmp_path.as_uri()), ResolvedImage)
     gone.rmdir()
     assert isinstance(resolve_image_reference("file://a.jpg", tmp_path.as_uri()), str)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8\xff\xe0" + bytes(60),
+        b"\x89PNG\r\n\x1a\n" + bytes(60),
+        b"GIF89a" + bytes(60),
+        b"RIFF\x01\x02\x03\x04WEBP" + bytes(60),
+        b"\0\0\0\x1cftypavif" + bytes(60),
+    ],
+)
+def test_the_base64_of_an_image_is_told_from_a_path(data: bytes, tmp_path: Path) -> None:
+    text = base64.encodebytes(data).decode()
+    resolved = resolve_image_reference(text, tmp_path.as_uri())
+    assert isinstance(resolved, ResolvedImage)
+    read = resolved.locator.read(ReadLimits())
+    assert read is not None
+    assert (resolved.uri, read.data) == (None, data)
+    short = resolve_image_reference(text[:20], tmp_path.as_uri())
+    assert isinstance(short, ResolvedImage)
+    assert short.uri is not None

@@ -1,0 +1,218 @@
+"""`annotate`: documents of another program get token weights."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.corpora.ingest_sources import PHOTOS
+from support.errors import expect_error
+from support.servers.fault_proxy import Response, start_server
+
+from stair_es import ImageSearch
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.connection import Connection
+from stair_es.errors import IndexMismatch, IndexNotFound, IngestError, StairError, UsageError
+from stair_es.ingest.accounting.report import IngestReport
+from stair_es.ingest.dry_run import simulate_ingest
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.ingest.sinks.annotate import AnnotateOptions, AnnotateSinkKind, IndexSource
+from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
+from stair_es.model.base import ModelSpec
+from stair_es.sources.base import ReadLimits, SourceOptions, UrlPolicy
+from stair_es.sources.registry import open_source
+from stair_es.types import Runner
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+COAT, TABBY, BRIDGE, KOALA = (PHOTOS / name for name in ("espresso.jpg", "tabby-cat.jpg", "stone-arch-bridge.jpg", "koala.jpg"))
+
+
+@dataclass
+class Catalog:
+    """An index that a shop has made, and annotates."""
+
+    client: OpenSearch
+    url: str
+    index: str
+    home: Path
+    image_base: str = str(PHOTOS)
+    requests: list[str] = field(default_factory=list)
+
+    def create(self, *documents: dict[str, Any], **mapping: Any) -> None:  # noqa: ANN401  parts of a mapping
+        self.client.indices.create(index=self.index, body={"mappings": mapping})
+        for number, document in enumerate(documents):
+            self.client.index(index=self.index, id=f"p{number:02}", body=document)
+
+    def annotate(self, image_field: str = "image", runner: Runner = "local", **options: Any) -> IngestReport:  # noqa: ANN401
+        source, ingest = self._prepare(image_field, **options)
+        ingest = replace(ingest, runner=runner)
+        return run_ingest([source], Connection(url=self.url), ingest, progress=lambda _: None)
+
+    def count(self, image_field: str = "image", **options: Any) -> tuple[int, int, int]:  # noqa: ANN401  of `AnnotateOptions`
+        """Annotate, and return the numbers of images written, unchanged and failed."""
+        report = self.annotate(image_field, **options)
+        assert report.seen == report.written + report.unchanged + report.failed
+        return report.written, report.unchanged, report.failed
+
+    def simulate(self) -> tuple[int, int]:
+        """Return the numbers of new and unchanged images that a run would find."""
+        source, ingest = self._prepare("image")
+        found = simulate_ingest([source], Connection(url=self.url), ingest)
+        return found.new, found.unchanged
+
+    def read_sources(self) -> list[dict[str, Any]]:
+        self.client.indices.refresh(index=self.index)
+        hits = self.client.search(index=self.index, body={"size": 100})["hits"]["hits"]
+        return [hit["_source"] for hit in sorted(hits, key=lambda hit: str(hit["_id"]))]
+
+    def search(self, text: str) -> list[str]:
+        with ImageSearch(self.index, url=self.url) as images:
+            return [hit.id for hit in images.search(text).hits if not hit.weak]
+
+    def _prepare(self, image_field: str, **options: Any) -> tuple[IndexSource, IngestOptions]:  # noqa: ANN401
+        annotate = AnnotateOptions(index=self.index, image_field=image_field, image_base=self.image_base)
+        annotate = replace(annotate, **options)
+        limits = ReadLimits(url_policy=UrlPolicy(allow_private=True, patience_s=0))  # images of a real shop are public
+        return IndexSource(Cluster(Connection(url=self.url)), annotate), IngestOptions(
+            alias=self.index,
+            model=ModelSpec(name="stair-mini"),
+            sink=AnnotateSinkKind(annotate),
+            sink_options=ClusterSinkOptions(),
+            source=SourceOptions(read_limits=limits),
+            dead_letters=self.home / "failed.jsonl",
+        )
+
+
+@pytest.fixture
+def catalog(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> Catalog:
+    return Catalog(client, node_url, index_name, tmp_path)  # no other node of the tests has Painless
+
+
+@pytest.fixture
+def shop_url(catalog: Catalog) -> Iterator[str]:
+    def answer(request: Any) -> Response:  # noqa: ANN401
+        catalog.requests.append(request.path)
+        path = PHOTOS / request.path.rpartition("/")[2]
+        return Response(kind="image/jpeg", body=path.read_bytes()) if path.is_file() else Response(status=404)
+
+    with start_server(answer) as url:
+        yield url
+
+
+def test_documents_gain_token_weights_and_keep_all_else(catalog: Catalog, shop_url: str) -> None:
+    encoded = base64.b64encode(BRIDGE.read_bytes()).decode()
+    images = [
+        f"{shop_url}/{TABBY.name}",
+        COAT.name,
+        encoded,
+        f"data:image/jpeg;base64,{encoded}",
+        [f"{shop_url}/{KOALA.name}", "second.jpg"],
+        "/etc/hostname",
+        f"{shop_url}/gone.jpg",
+        {"url": "x"},
+        "",
+        None,
+        f"{shop_url}/{TABBY.name}",
+    ]
+    documents = [{"image": image, "title": f"title {number}", "model": "XR-200"} for number, image in enumerate(images, start=10)]
+    catalog.create(*documents, properties={"image": {"enabled": False}, "title": {"type": "text"}, "model": {"type": "keyword"}})
+    assert catalog.simulate() == (7, 0)
+    assert catalog.count() == (6, 0, 3)
+    sources = catalog.read_sources()
+    assert [{name: source[name] for name in ("image", "title", "model")} for source in sources] == documents
+    written = [source for source in sources if "tokens" in source]
+    assert len(written) == 6
+    assert {"tokens", "top_tokens", "stair_es", "colors", "sha256"} <= written[0].keys()
+    assert {"name", "folder", "fingerprint", "ingested_at"} & written[0].keys() == set()
+    assert set(catalog.search("a kitten")) == {"p00", "p10"}
+    assert {"p02", "p03"} <= set(catalog.search("an old stone bridge"))
+
+    catalog.requests.clear()
+    assert catalog.count() == (0, 6, 3), "what failed is tried again"
+    assert catalog.requests == ["/gone.jpg"]
+    assert catalog.count(check_images=True)[:2] == (0, 6)
+    assert len(catalog.requests) > 4
+
+
+def test_only_changed_images_are_encoded_again(catalog: Catalog) -> None:
+    catalog.create({"photo": {"file": TABBY.name}}, {"photo": {"file": KOALA.name}}, {"photo": {"file": COAT.name}})
+    assert catalog.count("photo.file") == (3, 0, 0)
+    rewritten: dict[str, Any] = {"photo": {"file": KOALA.name}, "price": 3}
+    catalog.client.index(index=catalog.index, id="p00", body=rewritten)
+    catalog.client.update(index=catalog.index, id="p01", body={"doc": {"photo": {"file": BRIDGE.name}}})
+    catalog.client.update(index=catalog.index, id="p02", body={"doc": {"price": 4}})
+    catalog.client.index(index=catalog.index, id="p03", body={"photo": {"file": TABBY.name}})
+    assert catalog.count("photo.file") == (3, 1, 0)
+    assert (catalog.search("a koala"), catalog.search("an old stone bridge"), catalog.search("a kitten")) == (
+        ["p00"],
+        ["p01"],
+        ["p03"],
+    )
+    assert catalog.read_sources()[2]["price"] == 4
+
+
+def test_routed_documents_and_many_shards(catalog: Catalog) -> None:
+    settings = {"number_of_shards": 3, "number_of_routing_shards": 9, "number_of_replicas": 0}
+    mapping = {"_routing": {"required": True}, "dynamic": "strict", "properties": {"image": {"type": "keyword"}}}
+    catalog.client.indices.create(index=catalog.index, body={"settings": {"index": settings}, "mappings": mapping})
+    photos = sorted(PHOTOS.glob("*.jpg"))[:12]
+    for number, photo in enumerate(photos):
+        catalog.client.index(
+            index=catalog.index, id=str(number), body={"image": photo.name}, params={"routing": f"r{number % 5}"}
+        )
+    assert catalog.count() == (12, 0, 0)
+    assert catalog.count() == (0, 12, 0)
+
+
+def test_a_document_that_has_our_name_for_itself_stays_as_it_is(catalog: Catalog) -> None:
+    catalog.create(
+        {"image": TABBY.name, "sha256": "mine"},
+        {"image": KOALA.name},
+        dynamic=False,
+        properties={"image": {"type": "keyword"}, "colors": {"type": "text"}},
+    )
+    assert catalog.count() == (1, 0, 1)
+    mine, other = catalog.read_sources()
+    assert mine == {"image": TABBY.name, "sha256": "mine"}
+    assert "colors" not in other
+    assert "sha256" in other
+
+
+@pytest.mark.parametrize(
+    ("mapping", "error", "code"),
+    [
+        ({"properties": {"image": {"type": "keyword"}, "tokens": {"type": "text"}}}, UsageError, "fields-taken"),
+        ({"_source": {"enabled": False}, "properties": {"image": {"type": "keyword"}}}, IndexMismatch, "index-without-source"),
+        ({"properties": {"picture": {"type": "keyword"}}}, IngestError, "no-images"),
+    ],
+)
+def test_an_unsuitable_index_is_not_changed(
+    catalog: Catalog, mapping: dict[str, Any], error: type[StairError], code: str
+) -> None:
+    image_field = "image" if "image" in mapping["properties"] else "picture"
+    catalog.create({image_field: TABBY.name}, **mapping)
+    before = catalog.client.indices.get(index=catalog.index)
+    with expect_error(code, error):
+        catalog.annotate()
+    assert catalog.client.indices.get(index=catalog.index) == before
+
+
+def test_the_index_is_one_that_belongs_to_another_program(catalog: Catalog, tmp_path: Path) -> None:
+    with expect_error("index-not-found", IndexNotFound):
+        catalog.annotate()
+    for name in ("a", "b"):
+        catalog.client.indices.create(index=f"{catalog.index}-{name}", body={"aliases": {catalog.index: {}}})
+    with expect_error("several-indices", IndexMismatch):
+        catalog.annotate()
+    catalog.client.indices.delete(index=f"{catalog.index}-a,{catalog.index}-b")
+    ingested = IngestOptions(alias=catalog.index, model=ModelSpec(name="stair-mini"), dead_letters=tmp_path / "x.jsonl")
+    run_ingest([open_source(str(TABBY))], Connection(url=catalog.url), ingested, progress=lambda _: None)
+    with expect_error("index-of-ingest", IndexMismatch):
+        catalog.annotate("uri")
