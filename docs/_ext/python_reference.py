@@ -12,6 +12,12 @@ from figures import ROOT
 from sphinx.pycode import ModuleAnalyzer
 
 SECTIONS: dict[str, tuple[str, ...]] = {
+    "documents": (
+        "stair_es.cluster.index.mappings.build_mapping",
+        "stair_es.cluster.documents.document.build_document",
+        "stair_es.cluster.documents.document.ImageMetadata",
+        "stair_es.cluster.documents.document.make_document_id",
+    ),
     "ingest": (
         "stair_es.ingest.pipeline.run_ingest",
         "stair_es.ingest.options.IngestOptions",
@@ -21,6 +27,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "search": (
         "stair_es.search.image_search.ImageSearch",
+        "stair_es.search.image_search.AsyncImageSearch",
         "stair_es.search.query_encoder.QueryInputs",
         "stair_es.search.options.SearchOptions",
         "stair_es.search.query.SearchQuery",
