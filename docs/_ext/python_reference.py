@@ -55,6 +55,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "stair_es.model.registry.load_encoder",
         "stair_es.model.registry.resolve_model",
         "stair_es.model.registry.Model",
+        "stair_es.sentence_transformers.StairModule",
     ),
     "plugins": ("stair_es.api",),
     "sources": (

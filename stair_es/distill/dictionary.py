@@ -25,7 +25,7 @@ from stair_es.errors import DatasetError, UsageError
 from stair_es.eval.datasets.captions import read_captions
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
-from stair_es.model.checkpoint import CONFIG_JSON, DENSE_FOLDER, copy_dense_model
+from stair_es.model.checkpoint import CONFIG_JSON, DENSE_FOLDER, copy_dense_model, write_library_files
 from stair_es.model.decomposition import center_vectors, decompose_images
 from stair_es.model.distilled import DICTIONARY_FILE, Dictionary, DistilledConfig
 from stair_es.model.stair_mini.artifacts import read_mini_artifacts
@@ -311,6 +311,7 @@ def _write_checkpoint(
         save_file(dictionary.to_tensors(), temporary / DICTIONARY_FILE)
         (temporary / WHOLE_WORDS_FILE).write_text(dictionary.vocabulary.to_json(), encoding="utf-8")
         (temporary / "README.md").write_text(render_distilled_card(config, dense, report), encoding="utf-8")
+        write_library_files(temporary)
         (temporary / CONFIG_JSON).write_text(config.to_json(), encoding="utf-8")
         temporary.replace(out)
     except BaseException:
@@ -324,13 +325,14 @@ def render_distilled_card(config: DistilledConfig, dense: DenseModel, report: Di
     return f"""---
 library_name: stair-es
 pipeline_tag: image-feature-extraction
-tags: [image-search, sparse, rank_features, SpLiCE]
+tags: [image-search, sparse, rank_features, sentence-transformers, sparse-encoder, SpLiCE]
 ---
 
 # {config.name}
 
 The dense model `{config.dense_model}` as weights over {report.words:,} words, written by `stair-es distill`.
-For `stair-es ingest --model DIR` and `stair-es search --model DIR`.
+For `stair-es ingest --model DIR` and `stair-es search --model DIR`, and with stair-es installed for sentence-transformers:
+`SparseEncoder(DIR, trust_remote_code=True)`.
 
 **No training: the words are the dense model's own, weaker to read than trained ones. Queries have up to {config.text_tokens}
 clauses.** `stair-es evaluate retrieval CAPTIONS --model DIR` prints the dense model beside it, on your images.

@@ -25,6 +25,9 @@ DENSE_FOLDER = "dense"
 """Folder of the dense model in a checkpoint built from one."""
 MODULES_JSON = "modules.json"
 """Present in every folder of sentence-transformers, with or without a `config.json`."""
+LIBRARY_CONFIG_JSON = "config_sentence_transformers.json"
+STAIR_MODULE = "stair_es.sentence_transformers.StairModule"
+"""The module with which sentence-transformers reads a checkpoint of ours."""
 SENTENCEPIECE_FILE = "spiece.model"
 """Tokenizer file of SigLIP 1."""
 
@@ -181,9 +184,31 @@ def compute_model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) 
     return f"{label or 'model'}-{digest.hexdigest()[:12]}"
 
 
+def write_library_files(folder: Path) -> None:
+    """Write the files by which sentence-transformers loads a checkpoint of ours as a `SparseEncoder`. It needn't be installed."""
+    modules = [{"idx": 0, "name": "0", "path": "", "type": STAIR_MODULE}]
+    config = {"model_type": "SparseEncoder", "similarity_fn_name": "dot"}
+    for name, value in ((MODULES_JSON, modules), (LIBRARY_CONFIG_JSON, config)):
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def names_stair_module(folder: Path) -> bool:
+    """Return whether a folder is a checkpoint of ours to sentence-transformers."""
+    try:
+        modules = read_json_file(folder / MODULES_JSON)
+    except (OSError, ValueError):
+        return False
+    return isinstance(modules, list) and any(isinstance(each, dict) and each.get("type") == STAIR_MODULE for each in modules)
+
+
 def list_hashed_files(folder: Path) -> list[Path]:
-    """Return the files of a folder that vectors may depend on: configuration, tokenizer, weights and code."""
-    paths = [path for path in folder.iterdir() if path.suffix in _HASHED_SUFFIXES and path.is_file()]
+    """Return the files of a folder that vectors may depend on: configuration, tokenizer, weights and code.
+
+    What only tells sentence-transformers that a checkpoint is ours isn't part of it: older ones lack it.
+    """
+    skipped = (MODULES_JSON, LIBRARY_CONFIG_JSON) if names_stair_module(folder) else ()
+    files = (path for path in folder.iterdir() if path.suffix in _HASHED_SUFFIXES and path.is_file())
+    paths = [path for path in files if path.name not in skipped]
     if not any(path.suffix == ".safetensors" for path in paths):
         paths += folder.glob("pytorch_model*.bin")
     return sorted(paths)

@@ -299,13 +299,14 @@ def render_model_card(config: TrainConfig, model: StairConfig, progress: Trainin
     return f"""---
 library_name: stair-es
 pipeline_tag: image-feature-extraction
-tags: [image-search, sparse, rank_features, STAIR]
+tags: [image-search, sparse, rank_features, sentence-transformers, sparse-encoder, STAIR]
 ---
 
 # {config.name}
 
 A STAIR model: images and texts become weights over {features:,} tokens, {cap}.
-For `stair-es ingest --model DIR` and `stair-es search --model DIR`.
+For `stair-es ingest --model DIR` and `stair-es search --model DIR`, and with stair-es installed for sentence-transformers:
+`SparseEncoder(DIR, trust_remote_code=True)`.
 
 - Image tower: {image.kind} `{image.name or "from scratch"}`, {image_input}
 - Text tower: {text.kind} `{text.name or "from scratch"}`, {text_input}

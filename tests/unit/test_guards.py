@@ -32,6 +32,7 @@ ALLOWED = {
     "telemetry": {"cluster", "ingest", "web"},
     "doctor": {"embedded_node", "model", "sources", "cluster", "search"},
     "api": {"model", "sources", "cluster", "ingest"},
+    "sentence_transformers": {"model", "sources"},
 }
 """Layer -> layers that it may import, in addition to itself and those in `SHARED`. Lower layers first."""
 HEAVY = {"torch", "ray", "opensearchpy", "onnxruntime", "numpy", "PIL"}

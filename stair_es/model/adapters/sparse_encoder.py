@@ -23,10 +23,12 @@ from stair_es.model.adapters.preprocessing import is_square_preprocessing, read_
 from stair_es.model.base import Encoder, ModelCard, ModelSpec, check_encoder_pixels
 from stair_es.model.checkpoint import (
     CONFIG_JSON,
+    LIBRARY_CONFIG_JSON,
     MODULES_JSON,
     Checkpoint,
     build_checkpoint_card,
     check_torch_spec,
+    names_stair_module,
     read_checkpoint_config,
     read_json_object,
     read_license,
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_LIBRARY_CONFIG = "config_sentence_transformers.json"
 _DEFAULT_PX, _MAX_PX = 384, 2048
 _UNNAMED_TOKEN = "[id {}]"
 """Token of a dimension that the tokenizer doesn't have: vocabularies are padded to a round size."""
@@ -56,8 +57,9 @@ class SparseEncoderCheckpoint(Checkpoint):
 
     @classmethod
     def detect(cls, config: Mapping[str, Any], folder: Path) -> bool:
-        """Return whether the modules are those of a `SparseEncoder`."""
-        return (folder / MODULES_JSON).is_file() and (folder / _LIBRARY_CONFIG).is_file() and _is_sparse_encoder(folder)
+        """Return whether the modules are those of a `SparseEncoder`, and not the one that stair-es itself writes."""
+        has_files = (folder / MODULES_JSON).is_file() and (folder / LIBRARY_CONFIG_JSON).is_file()
+        return has_files and not names_stair_module(folder) and _is_sparse_encoder(folder)
 
     @classmethod
     def find_code(cls, folder: Path) -> tuple[str, ...]:
@@ -131,7 +133,7 @@ def _list_named_code(config: Any) -> list[Any]:  # noqa: ANN401  JSON
 
 
 def _is_sparse_encoder(folder: Path) -> bool:
-    config = read_json_object(folder / _LIBRARY_CONFIG)
+    config = read_json_object(folder / LIBRARY_CONFIG_JSON)
     return config.get("model_type") == "SparseEncoder" or any(
         "sparse_encoder" in str(module.get("type")) for module in _read_modules(folder)
     )

@@ -1,6 +1,7 @@
 """STAIR checkpoint folders: `config.json`, `model.safetensors`, `tokenizer.json`, a model card, `words.json` for whole words.
 
-Heads on the vectors of a dense model have that model in the subfolder `dense`. None of the files can contain code.
+Heads on the vectors of a dense model have that model in the subfolder `dense`. Two more files are for sentence-transformers. None
+of the files can contain code.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tokenizers import Tokenizer
 
 from stair_es.config.defaults import DataDir
 from stair_es.errors import CheckpointError
-from stair_es.model.checkpoint import DENSE_FOLDER, hash_file, list_hashed_files
+from stair_es.model.checkpoint import DENSE_FOLDER, hash_file, list_hashed_files, write_library_files
 from stair_es.model.stair.configuration import (
     CARD_FILE,
     CONFIG_FILE,
@@ -81,6 +82,7 @@ def save_checkpoint(
         (folder / WHOLE_WORDS_FILE).unlink(missing_ok=True)
     else:
         write_checkpoint_file(folder / WHOLE_WORDS_FILE, word_vocabulary.to_json().encode())
+    write_library_files(folder)
     write_checkpoint_file(folder / CONFIG_FILE, config.to_json().encode())
 
 

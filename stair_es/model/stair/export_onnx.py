@@ -20,6 +20,7 @@ import numpy as np
 
 from stair_es.config.defaults import DataDir
 from stair_es.errors import ModelError
+from stair_es.model.checkpoint import write_library_files
 from stair_es.model.networks.image_networks import create_onnx_session
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import read_stair_config
@@ -95,6 +96,7 @@ def export_onnx(folder: Path, home: DataDir | None = None) -> ExportResult:
             "Use --backend torch.",
             code="onnx-weights-differ",
         )
+    write_library_files(folder)  # older checkpoints lack them
     for path, data in graphs.items():
         checkpoint.write_checkpoint_file(path, data)
     return ExportResult(model_id=model_id, files=tuple(graphs), max_difference=max(differences))
