@@ -1,103 +1,34 @@
-"""Evaluate models of stair-es in MTEB: sparse vectors of texts and images, for every model with a vocabulary.
+"""Evaluate models of stair-es in MTEB, as models of sentence-transformers with texts and images.
 
-python stair_mteb.py stair-mini                               the 40 photos of examples/photos and their captions
-python stair_mteb.py photos --task Flickr30kT2IRetrieval      a task of MTEB, which downloads its data
+python stair_mteb.py stair-mini                                     the 40 photos of examples/photos and their captions
+python stair_mteb.py models/mine --task Flickr30kT2IRetrieval       a task of MTEB, which downloads its data
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
-from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import mteb
-import numpy as np
-import torch
 from datasets import Dataset, Image
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
-from mteb.models import ModelMeta
-from mteb.models.abs_encoder import AbsEncoder
-from mteb.models.model_meta import ScoringFunction
+from mteb.models import SparseEncoderWrapper
+from sentence_transformers import SparseEncoder
 
-from stair_es.api import ImageSpec, ModelSpec, SparseVector
-from stair_es.model.registry import load_encoder
-from stair_es.sources.image.decode import DecodeLimits, decode_image
-
-if TYPE_CHECKING:
-    from mteb.types import Array, BatchedInput
-    from PIL.Image import Image as PilImage
-    from torch.utils.data import DataLoader
+from stair_es.sentence_transformers import StairModule
 
 PHOTOS = Path(__file__).parents[1] / "photos"
 
 
-class StairModel(AbsEncoder):
-    """An encoder of stair-es behind MTEB's `EncoderProtocol`; the similarity is the dot product, as in the index."""
-
-    def __init__(self, model_name: str, revision: str | None = None, *, checkpoint: str, **_: object) -> None:
-        """Load the encoder; `checkpoint` is a name that `stair-es models` lists, a folder or a repository."""
-        self.model = load_encoder(ModelSpec(name=checkpoint))
-        if not self.model.tokens:
-            raise ValueError(f"the model {checkpoint!r} doesn't list its tokens, so its vectors have no dimension")
-        self._numbers = {token: number for number, token in enumerate(self.model.tokens)}
-
-    def encode(self, inputs: DataLoader[BatchedInput], *, task_metadata: TaskMetadata, **_: object) -> torch.Tensor:
-        """Return the vectors, [N, V]: sparse for retrieval, dense for other tasks. Those of a text and its image are added."""
-        vectors = torch.cat([reduce(torch.add, self._encode_parts(batch)) for batch in inputs])
-        is_retrieval = task_metadata.simplified_task_type == "retrieval" and "Reranking" not in task_metadata.type
-        return vectors if is_retrieval else vectors.to_dense()
-
-    def similarity(self, embeddings1: Array, embeddings2: Array) -> Array:
-        """Return the dot products, [N, M]."""
-        if isinstance(embeddings1, torch.Tensor) and embeddings1.is_sparse:
-            return torch.sparse.mm(embeddings1, embeddings2.T).to_dense()
-        return super().similarity(embeddings1, embeddings2)
-
-    def _encode_parts(self, batch: BatchedInput) -> list[torch.Tensor]:
-        parts = []
-        if "text" in batch:
-            parts.append(self.model.encode_texts(batch["text"]))
-        if "image" in batch:
-            pixels = [_convert_image(image, self.model.image_spec) for image in batch["image"]]
-            parts.append(self.model.encode_images(np.stack(pixels)))
-        return [self._convert_to_tensor(vectors) for vectors in parts]
-
-    def _convert_to_tensor(self, vectors: list[SparseVector]) -> torch.Tensor:
-        rows = [row for row, vector in enumerate(vectors) for _ in vector]
-        columns = [self._numbers[token] for vector in vectors for token in vector.tokens]
-        weights = [weight for vector in vectors for weight in vector.weights]
-        shape = len(vectors), len(self._numbers)
-        return torch.sparse_coo_tensor(torch.tensor([rows, columns]), weights, shape, check_invariants=True)
-
-
-def _convert_image(image: PilImage, spec: ImageSpec) -> np.ndarray:
-    """Return the pixels that the model requires, [H, W, C], through the decoder that `ingest` uses."""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return decode_image(file.getvalue(), spec, DecodeLimits()).pixels_HWC
-
-
-def build_model_meta(checkpoint: str) -> ModelMeta:
-    """Describe a model for MTEB. Complete it (license, training data, reference) before you publish results."""
-    encoder = load_encoder(ModelSpec(name=checkpoint))
-    return ModelMeta.create_empty(
-        {
-            "name": f"stair-es/{encoder.model_id.rpartition('/')[2]}",
-            "revision": encoder.model_id,
-            "loader": StairModel,
-            "loader_kwargs": {"checkpoint": checkpoint},
-            "model_type": ["sparse"],
-            "modalities": ["text", "image"],
-            "languages": ["eng-Latn"],
-            "embed_dim": len(encoder.tokens) or None,
-            "similarity_fn_name": ScoringFunction.DOT_PRODUCT,
-        }
-    )
+def load_model(name: str) -> SparseEncoderWrapper:
+    """Return a model for MTEB. Complete its description (license, training data, reference) before you publish results."""
+    model = SparseEncoderWrapper(SparseEncoder(modules=[StairModule(name)]))
+    description = {"name": f"stair-es/{Path(name).name}", "revision": "1", "modalities": ["text", "image"]}
+    model.mteb_model_meta = model.mteb_model_meta.model_copy(update={**description, "languages": ["eng-Latn"]})
+    return model
 
 
 class BundledPhotos(AbsTaskRetrieval):
@@ -146,7 +77,7 @@ def main() -> None:
     args = parser.parse_args()
     task = mteb.get_task(args.task) if args.task else BundledPhotos()
     results = mteb.evaluate(
-        build_model_meta(args.model), [task], encode_kwargs={"batch_size": args.batch_size}, cache=None, co2_tracker=False
+        load_model(args.model), [task], encode_kwargs={"batch_size": args.batch_size}, cache=None, co2_tracker=False
     )
     for result in results.task_results:
         for scores in result.scores.values():
