@@ -11,28 +11,22 @@ no parameters that could be trained. Shape suffixes as in `stair_es.types`; V wo
 
 from __future__ import annotations
 
-import io
 import shutil
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL.Image import Image as PilImage
+from PIL.Image import fromarray
 
-from stair_es.errors import DecodeError, ModelError, ReadError
+from stair_es.errors import ModelError
 from stair_es.model.adapters.sparse_encoder import SparseEncoderCheckpoint
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.registry import resolve_model
 from stair_es.optional import check_installed
-from stair_es.sources.base import ReadLimits
-from stair_es.sources.image.decode import DecodeLimits, decode_image
-from stair_es.sources.io.resolve import resolve_image_reference
-from stair_es.types import ImageSpec, Pixels
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PilImage
+from stair_es.sources.image.read import ImageLike, read_image
 
 check_installed("sentence_transformers", extra="models")
 
@@ -40,7 +34,6 @@ import torch  # noqa: E402
 from sentence_transformers.base.modality import infer_modality  # noqa: E402
 from sentence_transformers.base.modules import InputModule  # noqa: E402
 
-_PNG_MODES = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
 _NOT_SAVED = (".*", "state.pt", "*.csv", "tensorboard")
 """Files of a training next to its checkpoint."""
 
@@ -114,7 +107,7 @@ class StairModule(InputModule):
         """
         samples = [sample if isinstance(sample, dict) else {self._infer_modality(sample): sample} for sample in inputs]
         spec = self._model.card.image_spec
-        pixels = [read_pixels(sample["image"], spec) for sample in samples if "image" in sample]
+        pixels = [read_image(_convert_array(sample["image"]), spec) for sample in samples if "image" in sample]
         return {
             "texts": [(prompt or "") + sample["text"] for sample in samples if "text" in sample],
             "pixels_BHWC": np.stack(pixels) if pixels else None,
@@ -170,31 +163,6 @@ class StairModule(InputModule):
         return "image" if isinstance(sample, (bytes, Path)) else str(infer_modality(sample, self.modalities))
 
 
-def read_pixels(image: Any, spec: ImageSpec) -> Pixels:  # noqa: ANN401
-    """Read an image in any form, and decode it as `ingest` does.
-
-    Raises:
-        DecodeError: If it is not an image, or none that can be decoded; the message names it.
-        ReadError: If it can't be read.
-        MissingExtra: If it is at a URL and a required library isn't installed.
-    """
-    if not isinstance(image, (str, bytes, Path)):
-        image = _write_png(image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)))
-    resolved = resolve_image_reference(str(image) if isinstance(image, Path) else image, Path.cwd().as_uri())
-    if isinstance(resolved, str):
-        raise DecodeError(
-            resolved, "Pass a path, a URL, a data: URI, bytes, a PIL image or an array.", code="not-an-image-reference"
-        )
-    try:
-        content = resolved.locator.read(ReadLimits())
-        return decode_image(content.data if content else b"", spec, DecodeLimits()).pixels_HWC
-    except (ReadError, DecodeError) as error:
-        raise type(error)(f"{resolved.uri or 'an image'}: {error.message}", error.remedy, code=error.code) from error
-
-
-def _write_png(image: PilImage) -> bytes:
-    """Return an image as a file, with the orientation that its EXIF data may have."""
-    file = io.BytesIO()
-    exif = image.getexif()
-    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(file, "PNG", compress_level=0, exif=exif)
-    return file.getvalue()
+def _convert_array(image: Any) -> ImageLike:  # noqa: ANN401  what sentence-transformers takes for an image
+    is_known = isinstance(image, (str, bytes, Path, PilImage))
+    return image if is_known else fromarray(np.asarray(image))

@@ -27,7 +27,7 @@ from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.checkpoint import LIBRARY_CONFIG_JSON, MODULES_JSON, write_library_files
 from stair_es.model.families import detect_family
-from stair_es.sentence_transformers import StairModule, read_pixels
+from stair_es.sentence_transformers import StairModule
 from stair_es.sources.registry import open_source
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -88,8 +88,8 @@ def encode(model: SparseEncoder, inputs: Any, **options: Any) -> torch.Tensor:  
 
 def check_vectors(model: SparseEncoder, encoder: Encoder) -> None:
     """Check words, weights and dot products against those of the encoder, which the index gets."""
-    images = encoder.encode_images(np.stack([read_pixels(path, encoder.image_spec) for path in (CAT, KOALA)]))
-    texts = encoder.encode_texts(TEXTS)
+    images = encoder.encode(images=[CAT, KOALA], raise_errors=True)
+    texts = encoder.encode(texts=TEXTS, raise_errors=True)
     queries, documents = model.encode_query(TEXTS), model.encode_document([CAT, KOALA])
     for rows, vectors in ((queries, texts), (documents, images)):
         decoded: list[Any] = model.decode(rows)
@@ -170,7 +170,7 @@ def test_inputs_that_can_not_be_encoded(mini: SparseEncoder, tmp_path: Path) -> 
     for sample, code in (
         (tmp_path / "missing.jpg", "file-unreadable"),
         (str(tmp_path / "text.png"), "unknown-image-format"),
-        (b"", "not-an-image-reference"),
+        (b"", "file-empty"),
     ):
         with expect_error(code):
             encode(mini, [sample])

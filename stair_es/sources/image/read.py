@@ -11,6 +11,7 @@ from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.http.urls import redact_web_url
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.io.local_file import FileLocator, InlineBytes
+from stair_es.sources.io.resolve import resolve_image_reference
 from stair_es.sources.io.uris import get_scheme, to_file_uri
 from stair_es.types import ImageSpec, Pixels
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 ImageLike: TypeAlias = "Path | str | bytes | PilImage"
-"""An image file, an http(s) URL, the bytes of a file, or an image of Pillow. A string is a URL or the path of a file."""
+"""An image file, an http(s) or `data:` URL, the bytes of a file, or an image of Pillow. A string is a URL or a path."""
+
+_DATA = "data:"
 
 
 def read_image(image: ImageLike, spec: ImageSpec, read_limits: ReadLimits | None = None) -> Pixels:
@@ -40,15 +43,21 @@ def read_image(image: ImageLike, spec: ImageSpec, read_limits: ReadLimits | None
 
 
 def _read_bytes(image: str | Path | bytes, limits: ReadLimits) -> bytes:
-    locator: Locator
-    if isinstance(image, bytes):
-        locator = InlineBytes(image)
-    elif isinstance(image, str) and is_http_url(image):
-        locator = UrlLocator(image)
-    else:
-        locator = FileLocator(to_file_uri(image))
-    content = locator.read(limits)
+    content = _locate(image).read(limits)
     return content.data if content else b""
+
+
+def _locate(image: str | Path | bytes) -> Locator:
+    if isinstance(image, bytes):
+        return InlineBytes(image)
+    if isinstance(image, str) and is_http_url(image):
+        return UrlLocator(image)
+    if isinstance(image, str) and image.startswith(_DATA):
+        resolved = resolve_image_reference(image, "")
+        if isinstance(resolved, str):
+            raise DecodeError(resolved, code="not-an-image-reference")
+        return resolved.locator
+    return FileLocator(to_file_uri(image))
 
 
 def is_http_url(text: str) -> bool:
@@ -60,6 +69,8 @@ def describe_image(image: ImageLike) -> str:
     """Return a description of an image for messages, without the secrets of a URL."""
     if isinstance(image, bytes):
         return f"an image of {len(image):,} bytes"
-    if isinstance(image, str | Path):
-        return repr(redact_web_url(image) if isinstance(image, str) and is_http_url(image) else str(image))
-    return f"an image of {image.width} x {image.height} pixels"
+    if isinstance(image, str) and is_http_url(image):
+        return repr(redact_web_url(image))
+    if isinstance(image, str) and image.startswith(_DATA):
+        return f"an image of {len(image):,} characters"
+    return repr(str(image)) if isinstance(image, str | Path) else f"an image of {image.width} x {image.height} pixels"

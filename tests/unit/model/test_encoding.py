@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,11 +65,14 @@ def test_each_input_has_its_vector_or_its_error_in_its_place(tmp_path: Path) -> 
         build_picture().convert("CMYK"),
         turned,
         b"",
+        "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(),
+        "data:image/png;base64,x",
     ]
     results = LeftSideEncoder().encode(images=images, texts=["abc", "\ud800", ""])
     white: dict[str, float] = {"left": 256.0}
     assert list(map(describe, results)) == [
         *(white, "unknown-image-format", white, "file-unreadable", white, white, {"left": 1.0}, "file-empty"),
+        *(white, "not-an-image-reference"),
         *({"chars": 3.0}, "text-not-unicode", {}),
     ]
     assert turned.getpixel((0, 0)) == (255, 255, 255), "the caller's image is as it was"
