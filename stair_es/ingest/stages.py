@@ -342,6 +342,8 @@ def write_batches(config: WorkerConfig, chunk_bytes: int, *batches: Batch) -> tu
 
 def _build_version_update(image: VersionChanged) -> dict[str, object]:
     """Return the fields that change when an image gets another version, but has the same bytes."""
+    if image.item.document_id:
+        return {**image.item.fields, "version": image.version}
     return {"version": image.version, **({"modified_at": image.modified_at} if image.modified_at else {})}
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.corpora.ingest_sources import PHOTOS
+from support.corpora.ingest_sources import PHOTOS, copy_photo
 from support.errors import expect_error
 from support.servers.fault_proxy import Response, start_server
 
 from stair_es import ImageSearch
-from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.cluster import Cluster, open_shared_cluster
 from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.policy.manager import PolicyManager
+from stair_es.cluster.policy.update_by_query import UpdateLimits
 from stair_es.errors import IndexMismatch, IndexNotFound, IngestError, StairError, UsageError
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.dry_run import simulate_ingest
@@ -26,11 +29,12 @@ from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
 from stair_es.model.base import ModelSpec
 from stair_es.sources.base import ReadLimits, SourceOptions, UrlPolicy
 from stair_es.sources.registry import open_source
-from stair_es.types import Runner
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
+MINI = ModelSpec(name="stair-mini")
+OURS = {"tokens", "top_tokens", "stair_es", "uri", "sha256", "perceptual_hash", "colors"}
 COAT, TABBY, BRIDGE, KOALA = (PHOTOS / name for name in ("espresso.jpg", "tabby-cat.jpg", "stone-arch-bridge.jpg", "koala.jpg"))
 
 
@@ -42,7 +46,7 @@ class Catalog:
     url: str
     index: str
     home: Path
-    image_base: str = str(PHOTOS)
+    image_base: str = ""
     requests: list[str] = field(default_factory=list)
 
     def create(self, *documents: dict[str, Any], **mapping: Any) -> None:  # noqa: ANN401  parts of a mapping
@@ -50,9 +54,8 @@ class Catalog:
         for number, document in enumerate(documents):
             self.client.index(index=self.index, id=f"p{number:02}", body=document)
 
-    def annotate(self, image_field: str = "image", runner: Runner = "local", **options: Any) -> IngestReport:  # noqa: ANN401
+    def annotate(self, image_field: str = "image", **options: Any) -> IngestReport:  # noqa: ANN401  of `AnnotateOptions`
         source, ingest = self._prepare(image_field, **options)
-        ingest = replace(ingest, runner=runner)
         return run_ingest([source], Connection(url=self.url), ingest, progress=lambda _: None)
 
     def count(self, image_field: str = "image", **options: Any) -> tuple[int, int, int]:  # noqa: ANN401  of `AnnotateOptions`
@@ -80,10 +83,11 @@ class Catalog:
         annotate = AnnotateOptions(index=self.index, image_field=image_field, image_base=self.image_base)
         annotate = replace(annotate, **options)
         limits = ReadLimits(url_policy=UrlPolicy(allow_private=True, patience_s=0))  # images of a real shop are public
-        return IndexSource(Cluster(Connection(url=self.url)), annotate), IngestOptions(
+        source = IndexSource(open_shared_cluster(Connection(url=self.url)), annotate)
+        return source, IngestOptions(
             alias=self.index,
-            model=ModelSpec(name="stair-mini"),
-            sink=AnnotateSinkKind(annotate),
+            model=MINI,
+            sink=AnnotateSinkKind(source),
             sink_options=ClusterSinkOptions(),
             source=SourceOptions(read_limits=limits),
             dead_letters=self.home / "failed.jsonl",
@@ -92,7 +96,9 @@ class Catalog:
 
 @pytest.fixture
 def catalog(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> Catalog:
-    return Catalog(client, node_url, index_name, tmp_path)  # no other node of the tests has Painless
+    for photo in PHOTOS.glob("*.jpg"):
+        copy_photo(photo, tmp_path / photo.name)
+    return Catalog(client, node_url, index_name, tmp_path, str(tmp_path))  # no other node of the tests has Painless
 
 
 @pytest.fixture
@@ -157,6 +163,12 @@ def test_only_changed_images_are_encoded_again(catalog: Catalog) -> None:
     )
     assert catalog.read_sources()[2]["price"] == 4
 
+    catalog.client.update(index=catalog.index, id="p00", body={"doc": {"photo": {"file": ""}}})
+    catalog.client.update(index=catalog.index, id="p01", body={"doc": {"photo": {"file": "gone.jpg"}}})
+    assert catalog.count("photo.file") == (0, 2, 1)
+    assert (catalog.search("a koala"), catalog.search("an old stone bridge")) == ([], []), "no document has an image of before"
+    assert [source.keys() & OURS for source in catalog.read_sources()[:2]] == [set(), set()]
+
 
 def test_routed_documents_and_many_shards(catalog: Catalog) -> None:
     settings = {"number_of_shards": 3, "number_of_routing_shards": 9, "number_of_replicas": 0}
@@ -168,7 +180,22 @@ def test_routed_documents_and_many_shards(catalog: Catalog) -> None:
             index=catalog.index, id=str(number), body={"image": photo.name}, params={"routing": f"r{number % 5}"}
         )
     assert catalog.count() == (12, 0, 0)
+    os.utime(catalog.home / photos[0].name, (1, 1))
+    assert catalog.count() == (0, 12, 0), "the same bytes with another time"
     assert catalog.count() == (0, 12, 0)
+
+
+def test_another_model_leaves_no_token_weights_of_the_first(catalog: Catalog) -> None:
+    catalog.create({"image": TABBY.name}, {"image": KOALA.name})
+    assert catalog.count() == (2, 0, 0)
+    for id_ in ("p00", "p01"):
+        catalog.client.update(index=catalog.index, id=id_, body={"doc": {"stair_es": {"model": "old-1", "fingerprint": "old"}}})
+    (catalog.home / KOALA.name).unlink()
+    report = catalog.annotate()
+    assert (report.written, report.failed) == (1, 1)
+    sources = catalog.read_sources()
+    assert sources[0]["stair_es"]["model"] == report.model
+    assert sources[1] == {"image": KOALA.name}
 
 
 def test_a_document_that_has_our_name_for_itself_stays_as_it_is(catalog: Catalog) -> None:
@@ -189,7 +216,12 @@ def test_a_document_that_has_our_name_for_itself_stays_as_it_is(catalog: Catalog
     ("mapping", "error", "code"),
     [
         ({"properties": {"image": {"type": "keyword"}, "tokens": {"type": "text"}}}, UsageError, "fields-taken"),
-        ({"_source": {"enabled": False}, "properties": {"image": {"type": "keyword"}}}, IndexMismatch, "index-without-source"),
+        ({"_source": {"enabled": False}, "properties": {"image": {"type": "keyword"}}}, IndexMismatch, "index-without-updates"),
+        (
+            {"_source": {"excludes": ["vector"]}, "properties": {"image": {"type": "keyword"}}},
+            IndexMismatch,
+            "index-without-updates",
+        ),
         ({"properties": {"picture": {"type": "keyword"}}}, IngestError, "no-images"),
     ],
 )
@@ -212,7 +244,25 @@ def test_the_index_is_one_that_belongs_to_another_program(catalog: Catalog, tmp_
     with expect_error("several-indices", IndexMismatch):
         catalog.annotate()
     catalog.client.indices.delete(index=f"{catalog.index}-a,{catalog.index}-b")
+    only_a = {"filter": {"term": {"tenant": "a"}}}
+    catalog.client.indices.create(index=f"{catalog.index}-all", body={"aliases": {catalog.index: only_a}})
+    with expect_error("filtered-alias", IndexMismatch):
+        catalog.annotate()
+    catalog.client.indices.delete(index=f"{catalog.index}-all")
     ingested = IngestOptions(alias=catalog.index, model=ModelSpec(name="stair-mini"), dead_letters=tmp_path / "x.jsonl")
     run_ingest([open_source(str(TABBY))], Connection(url=catalog.url), ingested, progress=lambda _: None)
     with expect_error("index-of-ingest", IndexMismatch):
         catalog.annotate("uri")
+
+
+def test_neither_ingest_nor_a_policy_takes_the_alias_of_another_program(catalog: Catalog, tmp_path: Path) -> None:
+    catalog.create({"image": TABBY.name}, properties={"image": {"type": "keyword"}})
+    catalog.annotate()
+    alias = f"{catalog.index}-alias"
+    catalog.client.indices.put_alias(index=catalog.index, name=alias)
+    options = IngestOptions(alias=alias, model=MINI, dead_letters=tmp_path / "x.jsonl")
+    with expect_error("foreign-index", IndexMismatch):
+        run_ingest([open_source(str(TABBY))], Connection(url=catalog.url), options, progress=lambda _: None)
+    with Cluster(Connection(url=catalog.url)) as cluster, expect_error("foreign-index", IndexMismatch):
+        PolicyManager(cluster, alias).apply_policy(None, UpdateLimits(), lambda _: None)
+    assert list(catalog.client.indices.get_alias(name=alias)) == [catalog.index]

@@ -89,7 +89,7 @@ class AnnotateArguments:
             index=self.index, image_field=self.image_field, image_base=self.image_base, check_images=self.check_images
         )
 
-    def build_options(self) -> IngestOptions:
+    def build_options(self, source: IndexSource) -> IngestOptions:
         """Build the options of the run."""
         from stair_es.cluster.bulk.throttle import BulkPolicy
         from stair_es.cluster.documents.document import DocumentSettings
@@ -119,7 +119,7 @@ class AnnotateArguments:
             document=DocumentSettings(thumbnail_px=self.thumbnail_px),
             source=SourceOptions(read_limits=self.read.build_read_limits()),
             decode_limits=DecodeLimits(max_pixels=self.read.max_pixels),
-            sink=AnnotateSinkKind(self.build_annotate_options()),
+            sink=AnnotateSinkKind(source),
             sink_options=ClusterSinkOptions(),
             dead_letters=letters,
         )
@@ -147,12 +147,12 @@ def annotate_command(arguments: AnnotateArguments) -> None:
     from stair_es.ingest.sinks.annotate import IndexSource
     from stair_es.telemetry.ingest import open_ingest_telemetry
 
-    options = arguments.build_options()
-    check_ingest_model(options)
     connection = resolve_connection(arguments.connection)
     allow_failed = arguments.execution.allow_failed
     with Cluster(connection) as cluster:
         source = IndexSource(cluster, arguments.build_annotate_options())
+        options = arguments.build_options(source)
+        check_ingest_model(options)
         if arguments.dry_run:
             from stair_es.ingest.dry_run import simulate_ingest
 

@@ -89,6 +89,7 @@ def _send_mget(client: OpenSearch, index: str, ids: list[str], fields: Sequence[
 _STORED_FIELDS = ("uri", "sha256", "fingerprint", "version")
 _BATCH_SIZE = 1000
 _PAGE_SIZE = 5000
+_FIRST_PAGE, _MAX_PAGE, _PAGE_BYTES = 20, 1000, 16 << 20
 _HAS_URI: Mapping[str, Any] = {"exists": {"field": "uri"}}
 _SCANNED_PARTS: Mapping[str, Any] = {"_source": False, "docvalue_fields": ["uri", "source"], "seq_no_primary_term": True}
 _WRITE_ORDER = ({"_seq_no": "asc"}, *DOCUMENT_ORDER)
@@ -159,14 +160,15 @@ def scan_older_documents(
 
 
 def scan_writes(
-    cluster: Cluster, index: str, last_writes: Sequence[WriteVersion | None], fields: Sequence[str], page_size: int
+    cluster: Cluster, index: str, last_writes: Sequence[WriteVersion | None], fields: Sequence[str]
 ) -> Iterator[Mapping[str, Any]]:
     """Scan the documents that weren't written after `last_writes` in the order of their writes: hits with some fields.
 
     For an index of any mapping: no field has to exist. What is written meanwhile leaves the range of numbers, so the scan ends.
+    A page has as many documents as `_PAGE_BYTES` hold.
     """
     for shard, last in enumerate(last_writes):
-        begin, size, seen = 0, page_size, set[str]()
+        begin, size, seen = 0, _FIRST_PAGE, set[str]()
         while last is not None:
             body = {
                 "size": size,
@@ -179,8 +181,10 @@ def scan_writes(
             yield from (hit for hit in hits if hit["_id"] not in seen)
             if len(hits) < size:
                 break
-            end = hits[-1]["sort"][0]
-            size = size * 2 if end == begin else page_size  # in an index that was shrunk, documents may have the same number
+            end, hit_bytes = hits[-1]["sort"][0], sum(len(str(hit.get("_source"))) for hit in hits) // size
+            size = min(max(_PAGE_BYTES // (hit_bytes + 1), 2), _MAX_PAGE)
+            if end == begin:  # in an index that was shrunk, documents may have the same number
+                size = max(size, 2 * len(hits))
             begin, seen = end, {hit["_id"] for hit in hits}
 
 

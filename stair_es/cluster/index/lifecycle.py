@@ -24,6 +24,7 @@ from stair_es.cluster.metadata.index_metadata import (
     get_index_identity,
     get_index_meta,
     get_token_index_meta,
+    is_ingest_index,
 )
 from stair_es.cluster.metadata.names import (
     WRITE_ALIAS_OPTIONS,
@@ -162,8 +163,10 @@ def _get_single_index(client: OpenSearch, alias: str) -> tuple[str, Mapping[str,
         raise IndexMismatch(
             f"alias {alias!r} points to {name}, the token index of another index", _OTHER_NAME, code="alias-of-token-index"
         )
-    if not get_index_meta(index):
-        raise IndexMismatch(f"index {name!r} (alias {alias!r}) was not made by stair-es", _OTHER_NAME, code="foreign-index")
+    if not is_ingest_index(index):
+        raise IndexMismatch(
+            f"index {name!r} (alias {alias!r}) was not made by stair-es ingest", _OTHER_NAME, code="foreign-index"
+        )
     check_index_format(name, index)
     if index["settings"]["index"].get("verified_before_close") == "true":
         raise IndexMismatch(

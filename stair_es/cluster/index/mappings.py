@@ -166,9 +166,7 @@ def build_mapping(
     mapping = resources.load_json_resource("mappings", "image")["mappings"]
     added = {name: {"type": field} if isinstance(field, str) else dict(field) for name, field in fields.items()}
     card = model.card
-    folder = Path(card.name).expanduser()
-    name = str(folder.absolute()) if folder.is_dir() else card.name
-    spec = IndexSpec(model_name=name, model_id=card.model_id, fit=card.image_spec.fit, settings=asdict(settings))
+    spec = IndexSpec(model_name=card.name, model_id=card.model_id, fit=card.image_spec.fit, settings=asdict(settings))
     body = {"mappings": {**mapping, "properties": {**mapping["properties"], **added}}}
     built: dict[str, Any] = add_index_meta(body, build_index_meta(spec))["mappings"]
     return built

@@ -93,8 +93,7 @@ def has_thumbnails(index: Mapping[str, Any]) -> bool:
 
 def has_image_sizes(index: Mapping[str, Any]) -> bool:
     """Return whether `width` and `height` of an index, from a GET mapping response, are those of images: in a shop, of goods."""
-    annotates = get_index_meta(index).get("annotates")
-    return not isinstance(annotates, dict) or "width" in annotates.get("fields", ())
+    return "annotates" not in get_index_meta(index)
 
 
 def add_index_meta(body: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,6 +143,11 @@ def get_index_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:
     """Get `_meta.stair_es` from a GET mapping response; empty for an index not made by stair-es, and for a token index."""
     meta = _get_raw_meta(index)
     return {} if "token_index_of" in meta else meta
+
+
+def is_ingest_index(index: Mapping[str, Any]) -> bool:
+    """Return whether ingest made the index of a GET mapping response, and not a program that uses our documents in its own."""
+    return "digest" in get_index_meta(index)
 
 
 def get_token_index_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from stair_es.cluster.metadata.index_metadata import (
     check_index_identities,
     get_index_identity,
     get_index_meta,
+    is_ingest_index,
 )
 from stair_es.cluster.metadata.names import check_alias_name, make_build_alias_prefix
 from stair_es.cluster.metadata.policy_state import (
@@ -106,9 +107,9 @@ class PolicyManager:
             )
         builds = get_alias_targets(self.cluster, make_build_alias_prefix(self.alias) + "*")
         found = self.cluster.call(self.cluster.client.indices.get, index=",".join([*live, *builds]))
-        if not get_index_meta(found[live[0]]):
+        if not is_ingest_index(found[live[0]]):
             raise IndexMismatch(
-                f"index {live[0]!r} (alias {self.alias!r}) was not made by stair-es",
+                f"index {live[0]!r} (alias {self.alias!r}) was not made by stair-es ingest",
                 "Use an index made by `stair-es ingest`.",
                 code="foreign-index",
             )

@@ -1,7 +1,7 @@
 """Annotate an index that belongs to another program: an ingest whose source and sink are the same documents.
 
 The images are those that a field of the documents names or holds. Each document gets `tokens`, `top_tokens`, the object
-`stair_es`, and those of `OPTIONAL_FIELDS` that the mapping doesn't have yet: a field of the other program is never changed. What
+`stair_es`, and those of `OPTIONAL_FIELDS` that the mapping didn't have: a field of the other program is never changed. What
 `stair_es` records makes a later run skip the documents whose image is the same.
 """
 
@@ -12,13 +12,10 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import orjson
-
-from stair_es.cluster.bulk.actions import SerializedAction
+from stair_es._itertools import batched
 from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster, open_shared_cluster
@@ -26,48 +23,27 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import ANNOTATION_FIELD
 from stair_es.cluster.documents.read import find_last_writes, scan_writes
 from stair_es.cluster.index.mappings import build_document_properties
-from stair_es.cluster.metadata.index_metadata import build_index_meta, check_not_token_index, get_index_meta
+from stair_es.cluster.metadata.index_metadata import build_index_meta, check_not_token_index, get_index_meta, is_ingest_index
 from stair_es.cluster.metadata.names import ensure_write_alias
-from stair_es.cluster.metadata.policy_state import POLICY_FIELDS, parse_policy_state
-from stair_es.errors import IndexMismatch, IndexNotFound, IngestError, UsageError
+from stair_es.errors import IndexMismatch, IndexNotFound, IngestError
+from stair_es.ingest.sinks.annotated_documents import (
+    OWN_MAPPING,
+    ImageBase,
+    build_annotate_action,
+    build_clear_action,
+    build_version_action,
+    choose_fields,
+    get_image_value,
+)
 from stair_es.ingest.sinks.base import Documents, RunCoverage, SinkKind, SinkPlan, SinkResult, SinkSession
 from stair_es.ingest.sinks.cluster_options import ClusterPlan
 from stair_es.retry import RetryPolicy
 from stair_es.sources.base import ListingFailure, SourceItem
-from stair_es.sources.io.local_file import FileLocator
-from stair_es.sources.io.resolve import resolve_image_reference
-from stair_es.sources.io.uris import from_file_uri
 from stair_es.store import BulkResult, IndexedDocument, StoredVersion
-from stair_es.token_policy import TokenPolicy
 
 logger = logging.getLogger(__name__)
 
-REQUIRED_FIELDS = ("tokens", "top_tokens", ANNOTATION_FIELD)
-OPTIONAL_FIELDS = ("uri", "sha256", "perceptual_hash", "width", "height", "colors", "thumbnail")
-"""Fields for links, duplicates, conditions on colors and the page, written if the mapping doesn't have them."""
-_SIZE_FIELDS = {"width", "height"}
-_OWN_MAPPING: Mapping[str, Any] = {
-    "properties": {
-        "model": {"type": "keyword"},
-        "annotated_at": {"type": "date"},
-        **{
-            name: {"type": "keyword", "index": False, "doc_values": False}
-            for name in ("image", "sha256", "version", "fingerprint")
-        },
-    }
-}
-_UNKNOWN_VERSION = "unknown"
-_PAGE_SIZE = 500
-_ANNOTATE = """
-if (ctx._source.stair_es == null) {
-  for (def name : params.fields.keySet()) {
-    if (ctx._source.containsKey(name)) { throw new IllegalArgumentException("the document has its own field " + name) }
-  }
-}
-for (def name : params.absent) { ctx._source.remove(name) }
-ctx._source.putAll(params.fields)
-"""
-"""A partial document would be merged into the old one, and keep tokens of an earlier image."""
+_CLEARED_TOGETHER = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +55,19 @@ class AnnotateOptions:
     image_field: str
     """Field with the image, with dots for objects: a URL, a path, or base64. Of a list, the first one counts."""
     image_base: str = ""
-    """Folder or URL that relative paths begin at. Files are read only below such a folder: an index is data of others."""
+    """Folder or URL; see `ImageBase`."""
     check_images: bool = False
     """Ask for each image whether it has changed, instead of comparing what the documents name."""
+
+
+@dataclass(frozen=True)
+class OutdatedDocument:
+    """A document with token weights of an image that it doesn't name any more."""
+
+    id: str
+    routing: str | None
+    uri: str
+    """URI of the item of its present image; empty if it has none."""
 
 
 class IndexSource:
@@ -89,78 +75,74 @@ class IndexSource:
 
     ignored: Mapping[str, int] = {}
     can_reread = False
-    """Dead letters hold each image: reading the index again is another run."""
+    """Reading the index again is another run."""
 
     def __init__(self, cluster: Cluster, options: AnnotateOptions) -> None:
-        """Use the documents as of the first page: what is written later belongs to the next run."""
-        self._cluster, self._options = cluster, options
-        base = options.image_base
-        self._folder = None if not base or "://" in base else Path(base).expanduser().resolve()
-        self._base = base.rstrip("/") if self._folder is None else self._folder.as_uri()
+        """Prepare the listing.
+
+        Raises:
+            UsageError: If `image_base` can't be used.
+        """
+        self.options = options
+        self._cluster = cluster
+        self._base = ImageBase.parse(options.image_base)
         self.without_image = 0
         """Documents whose field has no value."""
+        self.outdated: list[OutdatedDocument] = []
 
     @property
     def uri(self) -> str:
         """Return the `source` of the items."""
-        return f"index://{self._options.index}"
+        return f"index://{self.options.index}"
 
     def list_items(self) -> Iterator[SourceItem | ListingFailure]:
-        """Yield the image of each document that has one."""
-        name, index = get_annotatable_index(self._cluster, self._options.index)
+        """Yield the image of each document that has one, as of now: what is written later belongs to the next run.
+
+        Raises:
+            IngestError: If no document has an image.
+        """
+        name, index = get_annotatable_index(self._cluster, self.options.index)
         self._cluster.refresh(name)
         writes = find_last_writes(self._cluster, name, int(index["settings"]["index"]["number_of_shards"]))
-        fields, found = [self._options.image_field, ANNOTATION_FIELD], False
-        for hit in scan_writes(self._cluster, name, writes, fields, _PAGE_SIZE):
-            value = get_image_value(hit.get("_source", {}), self._options.image_field)
-            if value is None or value == "":
+        found = False
+        for hit in scan_writes(self._cluster, name, writes, [self.options.image_field, ANNOTATION_FIELD]):
+            source = hit.get("_source") or {}
+            value, own = get_image_value(source, self.options.image_field), source.get(ANNOTATION_FIELD) or {}
+            uri = f"{self.uri}/{quote(hit['_id'], safe='')}"
+            if value is None:
                 self.without_image += 1
+                self._note_outdated(hit, own, "", "")
                 continue
             found = True
-            yield self._build_item(hit, value)
+            yield self._build_item(hit, own, value, uri)
         if not found:
             names = ", ".join(sorted(index["mappings"].get("properties", {})))
             raise IngestError(
-                f"no document of {name!r} has a value in {self._options.image_field!r}",
+                f"no document of {name!r} has a value in {self.options.image_field!r}",
                 f"Choose the field with --image-field. The index has: {names or 'no field'}.",
                 code="no-images",
             )
 
-    def _build_item(self, hit: Mapping[str, Any], value: object) -> SourceItem | ListingFailure:
-        uri, options = f"{self.uri}/{quote(hit['_id'], safe='')}", self._options
+    def _build_item(self, hit: Mapping[str, Any], own: Mapping[str, Any], value: object, uri: str) -> SourceItem | ListingFailure:
+        digest = hashlib.sha256(str(value).encode(errors="surrogatepass")).hexdigest()[:32]
+        self._note_outdated(hit, own, digest, uri)
         if not isinstance(value, str):
-            return ListingFailure(uri, self.uri, f"{options.image_field!r} holds a {type(value).__name__}, not a string")
-        is_remote_base = self._base and self._folder is None
-        resolved = resolve_image_reference(value.lstrip("/") if is_remote_base else value, self._base or "file:///")
+            kind = type(value).__name__
+            return ListingFailure(uri, self.uri, f"{self.options.image_field!r} holds a {kind}, not a string")
+        resolved = self._base.locate(value)
         if isinstance(resolved, str):
             return ListingFailure(uri, self.uri, resolved)
-        if isinstance(resolved.locator, FileLocator) and not self._contains(resolved.locator):
-            return ListingFailure(uri, self.uri, "a local path: files are read only below --image-base FOLDER")
-        own = hit["_source"].get(ANNOTATION_FIELD) or {}
-        version = resolved.version or (None if options.check_images else own.get("version"))
+        version = resolved.version or (None if self.options.check_images else own.get("version"))
         about = {
-            "image": hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()[:32],
+            "image": digest,
             **({"uri": resolved.uri} if resolved.uri else {}),
             **({"routing": hit["_routing"]} if "_routing" in hit else {}),
         }
         return SourceItem(uri, self.uri, resolved.locator, version, {ANNOTATION_FIELD: about}, hit["_id"])
 
-    def _contains(self, locator: FileLocator) -> bool:
-        return self._folder is not None and from_file_uri(locator.uri).resolve().is_relative_to(self._folder)
-
-
-def get_image_value(source: object, path: str) -> object:
-    """Get the value at a dotted path of a document; of a list, the first one that is there."""
-    if isinstance(source, list):
-        return next((value for each in source if (value := get_image_value(each, path)) is not None), None)
-    if not path:
-        return source
-    if not isinstance(source, Mapping):
-        return None
-    if path in source:  # a name may contain dots
-        return get_image_value(source[path], "")
-    head, _, rest = path.partition(".")
-    return get_image_value(source.get(head), rest) if rest else None
+    def _note_outdated(self, hit: Mapping[str, Any], own: Mapping[str, Any], digest: str, uri: str) -> None:
+        if own and own.get("image") != digest:
+            self.outdated.append(OutdatedDocument(hit["_id"], hit.get("_routing"), uri))
 
 
 def get_annotatable_index(cluster: Cluster, name: str) -> tuple[str, Mapping[str, Any]]:
@@ -168,7 +150,7 @@ def get_annotatable_index(cluster: Cluster, name: str) -> tuple[str, Mapping[str
 
     Raises:
         IndexNotFound: If there is none.
-        IndexMismatch: If there are several, ingest made it, or its documents can't get fields.
+        IndexMismatch: If there are several, ingest made it, or its documents can't get fields without losing others.
     """
     if not cluster.call(cluster.client.indices.exists, index=name):
         raise IndexNotFound(f"there is no index or alias {name!r} at {cluster.connection.safe_url}", "Check --index.")
@@ -181,19 +163,41 @@ def get_annotatable_index(cluster: Cluster, name: str) -> tuple[str, Mapping[str
         )
     [(concrete, index)] = found.items()
     check_not_token_index(concrete, index)
-    if "digest" in get_index_meta(index):
+    if is_ingest_index(index):
         raise IndexMismatch(
             f"index {concrete!r} was made by stair-es ingest, which keeps it up to date",
             "Run stair-es ingest again.",
             code="index-of-ingest",
         )
-    if index["mappings"].get("_source", {}).get("enabled") is False:
+    if index.get("aliases", {}).get(name, {}).get("filter"):
         raise IndexMismatch(
-            f"index {concrete!r} doesn't store its documents (`_source` is disabled): they can't get fields",
+            f"{name!r} is an alias with a filter, and all documents of {concrete!r} would be annotated",
+            f"If they may be, name the index: --index {concrete}",
+            code="filtered-alias",
+        )
+    if reason := _explain_unwritable(index):
+        raise IndexMismatch(
+            f"the documents of {concrete!r} can't get fields: {reason}",
             "Ingest the images into an index of their own: stair-es ingest",
-            code="index-without-source",
+            code="index-without-updates",
         )
     return concrete, index
+
+
+def _explain_unwritable(index: Mapping[str, Any]) -> str:
+    """Return why updates would fail, or lose fields, since an update indexes what `_source` has; "" if they don't."""
+    mapping = index["mappings"]
+    source = mapping.get("_source", {})
+    if source.get("enabled") is False or source.get("excludes") or source.get("includes"):
+        return "its `_source` is disabled or incomplete"
+    if "data_stream" in index:
+        return "it belongs to a data stream"
+    return "a `semantic_text` field allows no scripts" if _has_type(mapping, "semantic_text") else ""
+
+
+def _has_type(definition: Mapping[str, Any], type_: str) -> bool:
+    inner = definition.get("properties", {}).values()
+    return definition.get("type") == type_ or any(_has_type(each, type_) for each in inner)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,25 +234,12 @@ class AnnotatingWriter(BulkWriter):
 
     def update(self, documents: Documents) -> BulkResult:
         """Update the recorded version of images that are the same."""
-        return super().update([(id_, {ANNOTATION_FIELD: {"version": values["version"]}}) for id_, values in documents])
+        return self._write_actions(build_version_action, documents)
 
-
-def build_annotate_action(id_: str, document: Mapping[str, Any], names: Sequence[str]) -> SerializedAction:
-    """Build an `update` action that replaces the fields `names` of a document by those of a `build_document`."""
-    about = dict(document[ANNOTATION_FIELD])
-    routing = {"routing": about.pop("routing")} if "routing" in about else {}
-    values = {**document, "uri": about.pop("uri", document["uri"])}
-    own = {
-        **about,
-        **{name: document[name] for name in ("model", "sha256", "fingerprint")},
-        "version": document.get("version") or _UNKNOWN_VERSION,
-        "annotated_at": document["ingested_at"],
-    }
-    fields = {name: values[name] for name in names if name in values}
-    params = {"fields": {**fields, ANNOTATION_FIELD: own}, "absent": [name for name in names if name not in values]}
-    script = {"lang": "painless", "source": _ANNOTATE, "params": params}
-    action = {"update": {"_id": id_, "retry_on_conflict": 3, **routing}}
-    return id_, orjson.dumps(action) + b"\n" + orjson.dumps({"script": script}) + b"\n"
+    def clear(self, documents: Sequence[OutdatedDocument]) -> BulkResult:
+        """Remove our fields from documents."""
+        named = [(document.id, {"routing": document.routing}) for document in documents]
+        return self._write_actions(partial(build_clear_action, names=self.fields), named)
 
 
 @dataclass(kw_only=True)
@@ -258,12 +249,9 @@ class AnnotateSession(SinkSession):
     writer: AnnotatingWriter
     index: str
     label: str
-    policy: TokenPolicy | None
+    source: IndexSource
+    model_id: str
     is_empty: bool = False
-
-    def choose_policy(self, requested: TokenPolicy | None) -> TokenPolicy | None:
-        """Return the policy of the index."""
-        return self.policy
 
     def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
         """Yield nothing: a document of another program is never removed."""
@@ -274,77 +262,80 @@ class AnnotateSession(SinkSession):
         return BulkResult()
 
     def complete(self, coverage: RunCoverage) -> SinkResult:
-        """Refresh the index."""
+        """Remove token weights of images that are gone or can't be read, and those of another model."""
+        cleared = 0
+        outdated = (each for each in self.source.outdated if not each.uri or coverage.get_status(each.uri) == "failed")
+        for batch in batched(outdated, _CLEARED_TOGETHER):
+            self.writer.clear(batch)
+            cleared += len(batch)
         self.writer.cluster.refresh(self.index)
+        for batch in self._list_other_models():
+            self.writer.clear(batch)
+            self.writer.cluster.refresh(self.index)
+            cleared += len(batch)
+        if cleared:
+            logger.info("%s documents have no token weights any more: their image is gone or can't be read", f"{cleared:,}")
         return SinkResult()
+
+    def _list_other_models(self) -> Iterator[list[OutdatedDocument]]:
+        """Yield the documents that still have token weights of another model, until the caller has cleared all."""
+        of_model = f"{ANNOTATION_FIELD}.model"
+        query = {"bool": {"filter": [{"exists": {"field": of_model}}], "must_not": [{"term": {of_model: self.model_id}}]}}
+        body = {"size": _CLEARED_TOGETHER, "query": query, "_source": False, "track_total_hits": False}
+        previous: list[OutdatedDocument] = []
+        while hits := self.writer.cluster.search(self.index, body)["hits"]["hits"]:
+            found = [OutdatedDocument(hit["_id"], hit.get("_routing"), "") for hit in hits]
+            if found == previous:  # they can't be written
+                return
+            yield found
+            previous = found
 
 
 @dataclass(frozen=True)
 class AnnotateSinkKind(SinkKind):
-    """The sink of documents that exist."""
+    """The sink of the documents that a source lists."""
 
-    options: AnnotateOptions
+    source: IndexSource
     name = "annotate"
     description = "documents of another program, which get token weights"
 
     def open(self, plan: SinkPlan) -> AnnotateSession:
         """Add the fields and the model to the mapping."""
+        session, mapping = self._prepare(plan)
         assert isinstance(plan, ClusterPlan)
-        cluster, name, mapping = self._prepare(plan)
         before = get_index_meta({"mappings": mapping})
         if before and before.get("model") != plan.index_spec.model_id:
             logger.warning(
-                "%s has tokens of the model %s: until this run is complete, it has those of both", name, before.get("model")
+                "%s has tokens of the model %s: until this run is complete, it has those of both",
+                session.index,
+                before.get("model"),
             )
-        names = choose_fields(mapping.get("properties", {}), before)
-        annotates = {"image_field": self.options.image_field, "fields": names}
-        kept = {key: value for key, value in before.items() if key.startswith("policy")}
-        meta = {**mapping.get("_meta", {}), "stair_es": {**build_index_meta(plan.index_spec), **kept, "annotates": annotates}}
-        properties = {**build_document_properties(names), ANNOTATION_FIELD: _OWN_MAPPING}
-        cluster.call(cluster.client.indices.put_mapping, index=name, body={"properties": properties, "_meta": meta})
-        ensure_write_alias(cluster, name)
-        return self._build_session(plan, cluster, name, mapping, names)
+        names = session.writer.fields
+        annotates = {"image_field": self.source.options.image_field, "fields": list(names)}
+        own_meta = {**before, **build_index_meta(plan.index_spec), "annotates": annotates}
+        properties = {**build_document_properties(names), ANNOTATION_FIELD: OWN_MAPPING}
+        body = {"properties": properties, "_meta": {**mapping.get("_meta", {}), "stair_es": own_meta}}
+        cluster = session.writer.cluster
+        ensure_write_alias(cluster, session.index)
+        cluster.call(cluster.client.indices.put_mapping, index=session.index, body=body)
+        return session
 
     def open_readonly(self, plan: SinkPlan) -> AnnotateSession:
         """Check what `open` checks, without changes."""
-        assert isinstance(plan, ClusterPlan)
-        cluster, name, mapping = self._prepare(plan)
-        names = choose_fields(mapping.get("properties", {}), get_index_meta({"mappings": mapping}))
-        return self._build_session(plan, cluster, name, mapping, names)
+        return self._prepare(plan)[0]
 
-    def _prepare(self, plan: ClusterPlan) -> tuple[Cluster, str, Mapping[str, Any]]:
+    def _prepare(self, plan: SinkPlan) -> tuple[AnnotateSession, Mapping[str, Any]]:
+        assert isinstance(plan, ClusterPlan)
         assert isinstance(plan.connection, Connection)
         cluster = open_shared_cluster(plan.connection)
-        name, index = get_annotatable_index(cluster, self.options.index)
-        return cluster, name, index["mappings"]
-
-    def _build_session(
-        self, plan: ClusterPlan, cluster: Cluster, name: str, mapping: Mapping[str, Any], names: Sequence[str]
-    ) -> AnnotateSession:
-        policy = parse_policy_state({"mappings": mapping}, name).policy
-        fields = (*names, *(POLICY_FIELDS if policy else ()))
-        return AnnotateSession(
-            writer=AnnotatingWriter(cluster=cluster, index=name, policy=plan.bulk, fields=fields),
+        name, index = get_annotatable_index(cluster, self.source.options.index)
+        mapping: Mapping[str, Any] = index["mappings"]
+        names = choose_fields(mapping.get("properties", {}), get_index_meta(index))
+        session = AnnotateSession(
+            writer=AnnotatingWriter(cluster=cluster, index=name, policy=plan.bulk, fields=tuple(names)),
             index=name,
             label=get_cluster_info(cluster, RetryPolicy()).label,
-            policy=policy,
+            source=self.source,
+            model_id=plan.index_spec.model_id,
         )
-
-
-def choose_fields(properties: Mapping[str, Any], meta: Mapping[str, Any]) -> list[str]:
-    """Choose the fields of documents that are ours, without `ANNOTATION_FIELD`: those of an earlier run, and those that are free.
-
-    Raises:
-        UsageError: If a required one belongs to the other program.
-    """
-    ours = meta.get("annotates", {}).get("fields", [])
-    if taken := [name for name in REQUIRED_FIELDS if name in properties and not ours]:
-        raise UsageError(
-            f"the index has its own fields {', '.join(taken)}, which token weights need",
-            "Ingest the images into an index of their own: stair-es ingest",
-            code="fields-taken",
-        )
-    free = {name for name in (*REQUIRED_FIELDS, *OPTIONAL_FIELDS) if name in ours or name not in properties}
-    if not free >= _SIZE_FIELDS:  # half of ours and half of theirs would be the shape of no picture
-        free -= _SIZE_FIELDS
-    return [name for name in (*REQUIRED_FIELDS, *OPTIONAL_FIELDS) if name in free and name != ANNOTATION_FIELD]
+        return session, mapping

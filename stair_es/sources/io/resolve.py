@@ -68,6 +68,11 @@ def resolve_image_reference(value: Any, base: str) -> ResolvedImage | str:  # no
     return _decode_base64("".join(text.split())) if _BASE64_IMAGE.match(text) else _resolve_text(text, base)
 
 
+def is_inline_image(text: str) -> bool:
+    """Return whether a text is an image itself: a `data:` URI, or base64."""
+    return bool(_DATA_URI.match(text) or _BASE64_IMAGE.match(text))
+
+
 def _resolve_text(text: str, base: str) -> ResolvedImage | str:
     if len(text) > MAX_REFERENCE_CHARS:
         return f"a text of {len(text):,} characters, not a path, a URL or bytes"

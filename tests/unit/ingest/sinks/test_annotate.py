@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,17 @@ from support.errors import expect_error
 
 import stair_es
 from stair_es.cluster.documents.document import DocumentSettings
-from stair_es.ingest.sinks.annotate import OPTIONAL_FIELDS, build_annotate_action, choose_fields, get_image_value
+from stair_es.ingest.sinks.annotated_documents import (
+    OPTIONAL_FIELDS,
+    ImageBase,
+    build_annotate_action,
+    build_clear_action,
+    build_version_action,
+    choose_fields,
+    get_image_value,
+)
 from stair_es.model import registry
+from stair_es.sources.io.resolve import ResolvedImage
 from stair_es.types import Json
 
 MINI = registry.resolve_model(stair_es.ModelSpec(name="stair-mini"))
@@ -23,7 +34,8 @@ MINI = registry.resolve_model(stair_es.ModelSpec(name="stair-mini"))
         ({"image": "a"}, "image", "a"),
         ({"image": ["a", "b"]}, "image", "a"),
         ({"image": []}, "image", None),
-        ({"image": [None, "b"]}, "image", "b"),
+        ({"image": [None, "", "b"]}, "image", "b"),
+        ({"image": ""}, "image", None),
         ({"media": {"photo": "a"}}, "media.photo", "a"),
         ({"media": [{"title": "x"}, {"photo": ["a", "b"]}]}, "media.photo", "a"),
         ({"media.photo": "a"}, "media.photo", "a"),
@@ -42,8 +54,8 @@ def test_the_first_value_at_a_path_is_the_image(source: dict[str, Any], path: st
     [
         ([], [], ["tokens", "top_tokens", *OPTIONAL_FIELDS]),
         (["colors", "model", "uri"], [], ["tokens", "top_tokens", *(x for x in OPTIONAL_FIELDS if x not in ("colors", "uri"))]),
-        (["tokens", "top_tokens", "stair_es", "uri", "width"], ["tokens", "top_tokens", "uri"], [
-            *("tokens", "top_tokens", "uri"), *(x for x in OPTIONAL_FIELDS if x not in ("uri", "width", "height")),
+        (["tokens", "top_tokens", "stair_es", "uri", "colors"], ["tokens", "top_tokens", "uri"], [
+            *("tokens", "top_tokens", "uri"), *(x for x in OPTIONAL_FIELDS if x not in ("uri", "colors")),
         ]),
     ],
 )  # fmt: skip
@@ -54,8 +66,9 @@ def test_fields_that_are_free_or_were_added_are_ours(mapped: list[str], ours: li
 
 @pytest.mark.parametrize("taken", ["tokens", "top_tokens", "stair_es"])
 def test_a_required_field_of_the_other_program_is_never_taken(taken: str) -> None:
-    with expect_error("fields-taken"):
-        choose_fields({taken: {"type": "text"}}, {})
+    for meta in ({}, {"model": "m"}):
+        with expect_error("fields-taken"):
+            choose_fields({taken: {"type": "text"}}, meta)
 
 
 def test_an_update_replaces_the_fields_that_are_ours() -> None:
@@ -63,18 +76,91 @@ def test_an_update_replaces_the_fields_that_are_ours() -> None:
     about: dict[str, Json] = {"image": "d1", "uri": "https://shop/a.jpg", "routing": "r"}
     document = stair_es.build_document(
         vector,
-        stair_es.ImageMetadata(uri="index://shop/1", sha256="s", version="v", width=3, name="n"),
+        stair_es.ImageMetadata(uri="index://shop/1", sha256="s", version="v", perceptual_hash="p", name="n"),
         model_id="m",
         fields={"stair_es": about},
         fingerprint="f",
         ingested_at="2026-01-01",
     )
-    id_, lines = build_annotate_action("1", document, ["tokens", "uri", "width", "colors"])
+    id_, lines = build_annotate_action("1", document, ["tokens", "uri", "perceptual_hash", "colors"])
     action, update = map(json.loads, lines.splitlines())
     assert (id_, action) == ("1", {"update": {"_id": "1", "retry_on_conflict": 3, "routing": "r"}})
     own = {"image": "d1", "model": "m", "sha256": "s", "fingerprint": "f", "version": "v", "annotated_at": "2026-01-01"}
-    fields = {"tokens": {"cat": 0.5}, "uri": "https://shop/a.jpg", "width": 3, "stair_es": own}
+    fields = {"tokens": {"cat": 0.5}, "uri": "https://shop/a.jpg", "perceptual_hash": "p", "stair_es": own}
     assert update["script"]["params"] == {"fields": fields, "absent": ["colors"]}
+
+
+@pytest.mark.parametrize("routing", [None, "r"])
+def test_other_updates_are_routed_as_well(routing: str | None) -> None:
+    own = {"routing": routing} if routing else {}
+    for _, lines in (
+        build_version_action("1", {"version": "v2", "stair_es": own}),
+        build_clear_action("1", {"routing": routing}, ["tokens"]),
+    ):
+        assert json.loads(lines.splitlines()[0])["update"].get("routing") == routing
+
+
+JPEG = base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(90)).decode()
+
+
+@pytest.mark.parametrize(
+    ("base", "value", "uri"),
+    [
+        ("", "https://shop/a.jpg", "https://shop/a.jpg"),
+        ("", "//cdn.shop/a.jpg", "https://cdn.shop/a.jpg"),
+        ("http://shop/media", "//cdn.shop/a.jpg", "http://cdn.shop/a.jpg"),
+        ("https://shop/media/", "a.jpg", "https://shop/media/a.jpg"),
+        ("https://shop/media", "/other/a.jpg", "https://shop/other/a.jpg"),
+        ("https://shop/media", JPEG, None),
+        ("", f"data:image/jpeg;base64,{JPEG}", None),
+        ("s3://bucket/shop", "a.jpg", "s3://bucket/shop/a.jpg"),
+        ("s3://bucket/shop", "s3://bucket/shop/a.jpg", "s3://bucket/shop/a.jpg"),
+    ],
+)
+def test_images_are_located(base: str, value: str, uri: str | None) -> None:
+    located = ImageBase.parse(base).locate(value)
+    assert isinstance(located, ResolvedImage), located
+    assert located.uri == uri
+
+
+@pytest.mark.parametrize(
+    ("base", "value"),
+    [
+        *(
+            ("", value)
+            for value in ("a.jpg", "/etc/passwd", "file:///etc/passwd", "~/x", "s3://bucket/a.jpg", "hf://datasets/a/b")
+        ),
+        ("FOLDER", "../other.jpg"),
+        ("FOLDER", "/etc/hostname"),
+        ("FOLDER", "link/hostname"),
+        ("FOLDER", "loop"),
+        ("FOLDER", "s3://bucket/a.jpg"),
+        ("https://shop/media", "file:///etc/passwd"),
+        ("https://shop/media", "s3://bucket/a.jpg"),
+        ("s3://bucket/shop", "s3://bucket/other/a.jpg"),
+        ("s3://bucket/shop", "../other/a.jpg"),
+        ("", "https://u:p@shop/a.jpg"),
+        ("", "https://shop/?token=\ud800"),
+        ("", "ftp://shop/a.jpg"),
+    ],
+)
+def test_documents_lead_nowhere_else(base: str, value: str, tmp_path: Path) -> None:
+    """Who writes the documents doesn't choose what this machine reads."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (tmp_path / "other.jpg").touch()
+    (folder / "link").symlink_to("/etc")
+    (folder / "loop").symlink_to("loop")
+    located = ImageBase.parse(str(folder) if base == "FOLDER" else base).locate(value)
+    assert isinstance(located, str), located
+
+
+def test_a_folder_may_be_a_uri_and_a_login_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a b.jpg").touch()
+    located = ImageBase.parse(tmp_path.as_uri()).locate("a b.jpg")
+    assert isinstance(located, ResolvedImage)
+    with expect_error("credentials-in-url"):
+        ImageBase.parse("https://u:p@shop/media")
 
 
 def test_the_mapping_of_a_program_has_its_fields_and_the_model() -> None:
