@@ -6,18 +6,22 @@ PHOTOS_INDEX=photos uvicorn app:app
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Body, FastAPI, Query, Request
+from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse
 from opensearchpy import AsyncOpenSearch
 
 from stair_es import AsyncImageSearch, StairError
 from stair_es.errors import DecodeError, QueryError
 from stair_es.search import SearchResult
+
+MAX_BYTES = 20_000_000
+logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -42,18 +46,23 @@ async def search_by_text(
 
 
 @app.post("/search")
-async def search_by_picture(
-    request: Request, picture: Annotated[bytes, Body(media_type="image/jpeg", max_length=20_000_000)]
-) -> dict[str, Any]:
-    """Search by the bytes of a picture."""
+async def search_by_picture(request: Request) -> dict[str, Any]:
+    """Search by the bytes of a picture, which are the body of the request."""
+    picture = b""
+    async for part in request.stream():
+        picture += part
+        if len(picture) > MAX_BYTES:
+            raise HTTPException(413, f"the picture is larger than {MAX_BYTES:,} bytes")
     return describe_result(await request.app.state.images.search(picture))
 
 
 @app.exception_handler(StairError)
 async def answer_error(_: Request, error: StairError) -> JSONResponse:
-    """Answer what the user can change with 422, everything else with 503."""
-    status = 422 if isinstance(error, QueryError | DecodeError) else 503
-    return JSONResponse({"code": error.code, "message": error.message, "remedy": error.remedy}, status)
+    """Answer what the user can change with 422 and a message. Other errors name the cluster: they are for the log."""
+    if isinstance(error, QueryError | DecodeError):
+        return JSONResponse({"code": error.code, "message": error.message}, 422)
+    logger.error("%s", error)
+    return JSONResponse({"code": error.code, "message": "the search isn't available"}, 503)
 
 
 def describe_result(result: SearchResult) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, get_args, overload
 
 from stair_es.config.settings import Settings
@@ -208,14 +209,15 @@ class Encoder(ABC):
             ModelError: As for `encode_images` and `encode_texts`.
             MissingExtra: As for both, or if an image is at a URL and the HTTP library is not installed.
         """
-        from stair_es.model.encoding import encode_read_images, encode_valid_texts
+        from stair_es.model.encoding import check_encoder_inputs, encode_read_images, encode_valid_texts
 
-        results = [
-            *encode_read_images(self.encode_images, self.image_spec, images, read_limits),
-            *encode_valid_texts(self.encode_texts, texts),
-        ]
-        if raise_errors and (error := next((each for each in results if isinstance(each, StairError)), None)):
-            raise error
+        check_encoder_inputs(images, texts)
+        results: list[SparseVector | StairError] = []
+        found = encode_read_images(self.encode_images, self.image_spec, images, read_limits)
+        for result in chain(found, encode_valid_texts(self.encode_texts, texts)):
+            if raise_errors and isinstance(result, StairError):
+                raise result
+            results.append(result)
         return results
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:

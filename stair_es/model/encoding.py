@@ -34,7 +34,6 @@ def encode_read_images(
     read_limits: ReadLimits | None = None,
 ) -> Iterator[SparseVector | StairError]:
     """Read images and encode them in batches; yield the vector of each, or why it can't be read. See `Encoder.encode`."""
-    _check_values(images, "images", (str, Path, bytes, PilImage), "Pass a list of paths, URLs, bytes or images of Pillow.")
     if not images:
         return
     read = partial(_read_image, spec=spec, read_limits=read_limits)
@@ -51,7 +50,6 @@ def encode_valid_texts(
     encode: Callable[[Sequence[str]], list[SparseVector]], texts: Sequence[str]
 ) -> Iterator[SparseVector | StairError]:
     """Encode texts in batches; yield the vector of each, or that it isn't Unicode. See `Encoder.encode`."""
-    _check_values(texts, "texts", (str,), "Pass a list of strings.")
     for batch in batched(texts, _BATCH_TEXTS):
         known = [text for text in batch if is_utf8(text)]
         vectors = iter(encode(known) if known else ())
@@ -64,6 +62,12 @@ def _read_image(image: ImageLike, spec: ImageSpec, read_limits: ReadLimits | Non
         return read_image(image, spec, read_limits)
     except DecodeError as error:
         return error
+
+
+def check_encoder_inputs(images: object, texts: object) -> None:
+    """Raise UsageError if one of them is not a sequence of what can be encoded."""
+    _check_values(images, "images", (str, Path, bytes, PilImage), "Pass a list of paths, URLs, bytes or images of Pillow.")
+    _check_values(texts, "texts", (str,), "Pass a list of strings.")
 
 
 def _check_values(values: object, name: str, kinds: tuple[type, ...], remedy: str) -> None:

@@ -13,7 +13,7 @@ from threading import Event, RLock, Semaphore
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
-from stair_es.cluster.client.async_client import AsyncClient, open_async_cluster
+from stair_es.cluster.client.async_client import AsyncClient, check_async_client, open_async_cluster
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.config.defaults import DEFAULT_INDEX
@@ -28,7 +28,7 @@ from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.index_encoder import load_index_encoder
 from stair_es.search.options import SearchOptions
 from stair_es.search.query import SearchQuery
-from stair_es.search.query_encoder import build_search_query
+from stair_es.search.query_encoder import build_search_query, encode_any_text
 from stair_es.search.results import SearchResult
 from stair_es.search.searcher import Searcher
 from stair_es.sources.base import ReadLimits
@@ -69,7 +69,9 @@ class ImageSearch:
             UsageError: If there is neither a URL nor a connection nor a running node, or if settings contradict each other.
         """
         self._index = index
+        self._owns_cluster = not isinstance(connection, Cluster)
         self._cluster = connection if isinstance(connection, Cluster) else Cluster(connection or Connection.from_env(url))
+        self._encode_text = encode_any_text
         self._model = model
         self._read_limits = read_limits
         self._lock = RLock()
@@ -83,8 +85,9 @@ class ImageSearch:
         self.close()
 
     def close(self) -> None:
-        """Close the client's connections."""
-        self._cluster.close()
+        """Close the client's connections. An open cluster that it was given stays open."""
+        if self._owns_cluster:
+            self._cluster.close()
 
     @property
     def encoder(self) -> Encoder:
@@ -134,7 +137,7 @@ class ImageSearch:
             )
         fields = self.searcher.list_search_fields(query.price_field)
         encoder = teach_encoder(self.encoder, self.searcher.info.taught_words)
-        return build_search_query(encoder, query, self._read_limits, fields=fields)
+        return build_search_query(encoder, query, self._read_limits, fields=fields, encode_text=self._encode_text)
 
     def search(
         self, query: QueryLike, k: int = 10, *, after: Cursor | None = None, options: SearchOptions | None = None
@@ -186,11 +189,13 @@ class AsyncImageSearch:
             max_concurrency: Searches at the same time.
 
         Raises:
-            UsageError: As for `ImageSearch`, or if `max_concurrency` is below 1.
+            UsageError: As for `ImageSearch`, if `max_concurrency` is below 1, or if it is another kind of client.
             OptionConflict: If both `client` and an address are given.
         """
         if client is not None and (url or connection):
             raise OptionConflict("a client and an address are given", "Pass the client alone: it knows its nodes.")
+        if client is not None:
+            check_async_client(client)
         if max_concurrency < 1:
             raise UsageError(f"max_concurrency must be at least 1, got {max_concurrency}", code="invalid-max-concurrency")
         self._client = client
@@ -200,6 +205,7 @@ class AsyncImageSearch:
         self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="stair-es-search")
         self._encoding = Semaphore(os.cpu_count() or 1)  # more at once only takes the time of the others
         self._search: ImageSearch | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> AsyncImageSearch:
         return self
@@ -228,7 +234,7 @@ class AsyncImageSearch:
             QueryError: If the query is empty, the model knows none of its tokens, or `query` has an unsupported type.
             DecodeError: If an image can't be read.
         """
-        return await self._run(lambda search: self._build_query(search, query))
+        return await self._run(lambda search: search.build_query(query))
 
     async def search(
         self, query: QueryLike, k: int = 10, *, after: Cursor | None = None, options: SearchOptions | None = None
@@ -238,7 +244,7 @@ class AsyncImageSearch:
         Raises:
             StairError: As for `ImageSearch.search`.
         """
-        return await self._run(lambda search: search.search(self._build_query(search, query), k, after=after, options=options))
+        return await self._run(lambda search: search.search(query, k, after=after, options=options))
 
     async def explain(
         self, document: str, query: QueryLike, k: int = 10, *, options: SearchOptions | None = None
@@ -261,10 +267,10 @@ class AsyncImageSearch:
             cancelled.set()
             raise
 
-    def _build_query(self, search: ImageSearch, query: QueryLike) -> SearchQuery:
+    def _encode_in_turn(self, encoder: Encoder, text: str) -> SparseVector:
         with self._encoding:
             raise_if_cancelled()
-            return search.build_query(query)
+            return encode_any_text(encoder, text)
 
     def _open_search(self, loop: asyncio.AbstractEventLoop) -> ImageSearch:
         """Open the search at the first use: the client belongs to the loop that runs then."""
@@ -273,5 +279,12 @@ class AsyncImageSearch:
             if self._client is not None:
                 target = open_async_cluster(self._client, loop)
             options: dict[str, Any] = self._options
-            self._search = ImageSearch(self._index, connection=target, **options)
+            self._search, self._loop = ImageSearch(self._index, connection=target, **options), loop
+            self._search._encode_text = self._encode_in_turn
+        if self._client is not None and loop is not self._loop:
+            raise UsageError(
+                "this AsyncImageSearch belongs to another event loop",
+                "Create one in each loop, with a client of its own.",
+                code="other-event-loop",
+            )
         return self._search

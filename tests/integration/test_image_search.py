@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from elasticsearch import AsyncElasticsearch
-from opensearchpy import AsyncOpenSearch
+from opensearchpy import AsyncOpenSearch, OpenSearch
 from support.errors import expect_error
+from support.servers.fault_proxy import Response, start_server
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -27,6 +28,7 @@ from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model.base import ModelSpec
 from stair_es.search import AsyncImageSearch, ImageSearch, QueryInputs, SearchOptions
+from stair_es.sources.base import ReadLimits, UrlPolicy
 from stair_es.sources.registry import open_source
 from stair_es.token_policy import parse_policy
 from stair_es.types import TokensType
@@ -385,11 +387,50 @@ def test_a_cancelled_search_ends(node_url: str) -> None:
     asyncio.run(asyncio.wait_for(search(), 60))
 
 
+def test_a_search_belongs_to_one_event_loop(node_url: str) -> None:
+    class OwnClient(AsyncOpenSearch):
+        """A subclass, as programs have them."""
+
+    client = OwnClient([node_url])
+    images = AsyncImageSearch("missing-index", client=client)
+
+    async def search(code: str) -> None:
+        with expect_error(code):
+            await asyncio.wait_for(images.search("cat"), 60)
+        if code == "index-not-found":
+            await client.close()
+
+    asyncio.run(search("index-not-found"))
+    asyncio.run(search("other-event-loop"))
+
+
+def test_a_slow_picture_holds_nobody_else(search: ImageSearch, node_url: str) -> None:
+    released = Event()
+
+    def answer(_: object) -> Response:
+        released.wait(60)
+        return Response(kind="image/jpeg", body=(PHOTOS / "koala.jpg").read_bytes())
+
+    async def run(url: str) -> None:
+        limits = ReadLimits(url_policy=UrlPolicy(allow_private=True))
+        async with AsyncImageSearch("test-image-search", url=node_url, read_limits=limits) as images:
+            slow = [asyncio.create_task(images.search(QueryInputs(images=[f"{url}/{number}.jpg"]))) for number in range(4)]
+            assert (await asyncio.wait_for(images.search("a kitten"), 60)).hits
+            assert not any(task.done() for task in slow)
+            released.set()
+            assert all(result.hits for result in await asyncio.gather(*slow))
+
+    with start_server(answer) as url:
+        asyncio.run(run(url))
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [
         ({"max_concurrency": 0}, "invalid-max-concurrency"),
         ({"client": object(), "url": "http://localhost:9200"}, "option-conflict"),
+        ({"client": object()}, "unsupported-client"),
+        ({"client": OpenSearch("http://localhost:9200")}, "unsupported-client"),
     ],
 )
 def test_the_options_of_an_event_loop_are_checked(options: dict[str, Any], code: str) -> None:

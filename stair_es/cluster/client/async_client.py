@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any, Protocol
@@ -31,20 +32,18 @@ class AsyncClient(Protocol):
         """The transport of the client."""
 
 
+def check_async_client(client: AsyncClient) -> None:
+    """Raise UsageError if it is neither an `AsyncOpenSearch`, nor an `AsyncElasticsearch` of version 8 or newer."""
+    _get_bridge(client)
+
+
 def open_async_cluster(client: AsyncClient, loop: asyncio.AbstractEventLoop) -> Cluster:
     """Open the cluster of a client that sends on an event loop. Use it in other threads; closing it leaves the client open.
 
     Raises:
-        UsageError: If it is no such client.
+        UsageError: As for `check_async_client`.
     """
-    kind = type(client).__module__.partition(".")[0]
-    if kind not in _BRIDGES or not asyncio.iscoroutinefunction(getattr(client, "close", None)):
-        raise UsageError(
-            f"can't search with a {type(client).__name__}",
-            "Pass an AsyncOpenSearch, or an AsyncElasticsearch of version 8 or newer.",
-            code="unsupported-client",
-        )
-    bridge = _BRIDGES[kind](client, loop)
+    bridge = _get_bridge(client)(client, loop)
     try:
         connection = Connection(url=bridge.describe_nodes())
     except UsageError:  # it is for messages only
@@ -67,17 +66,16 @@ class _OpenSearchBridge:
         body: Any = None,  # noqa: ANN401  as the client serializes it
     ) -> Any:  # noqa: ANN401
         """Send a request and wait for the response, unless the work of this thread is cancelled or the loop has ended."""
-        future = asyncio.run_coroutine_threadsafe(
-            self._send(method, url, dict(headers or {}), dict(params or {}), body), self._loop
-        )
-        cancelled = CANCEL_EVENT.get()
-        while True:
-            finished, _ = concurrent.futures.wait([future], _POLL_S)
-            if finished:
+        cancelled, future = CANCEL_EVENT.get(), None
+        while self._loop.is_running() and not (cancelled is not None and cancelled.is_set()):
+            if future is None:
+                sending = self._send(method, url, dict(headers or {}), dict(params or {}), body)
+                future = asyncio.run_coroutine_threadsafe(sending, self._loop)
+            if concurrent.futures.wait([future], _POLL_S).done and not future.cancelled():
                 return future.result()
-            if self._loop.is_closed() or (cancelled is not None and cancelled.is_set()):
-                future.cancel()
-                raise exceptions.ConnectionError("N/A", "the search was cancelled", None)
+        if future is not None:
+            future.cancel()
+        raise exceptions.ConnectionError("N/A", "the search was cancelled, or its event loop has ended", None)
 
     def close(self) -> None:
         """Leave the client open: it belongs to the program."""
@@ -119,7 +117,19 @@ class _ElasticsearchBridge(_OpenSearchBridge):
         return bool(response) if method == "HEAD" else response.body
 
 
-_BRIDGES = {"opensearchpy": _OpenSearchBridge, "elasticsearch": _ElasticsearchBridge}
+def _get_bridge(client: object) -> type[_OpenSearchBridge]:
+    """Get the bridge for a client, or for a subclass of one."""
+    libraries = {each.__module__.partition(".")[0] for each in type(client).__mro__}
+    if inspect.iscoroutinefunction(getattr(client, "close", None)):
+        if "opensearchpy" in libraries:
+            return _OpenSearchBridge
+        if "elasticsearch" in libraries and hasattr(client, "options"):  # which version 7 lacks
+            return _ElasticsearchBridge
+    raise UsageError(
+        f"can't search with a {type(client).__name__}",
+        "Pass an AsyncOpenSearch, or an AsyncElasticsearch of version 8 or newer.",
+        code="unsupported-client",
+    )
 
 
 def _format_host(host: Mapping[str, Any]) -> str:

@@ -37,6 +37,8 @@ def read_image(image: ImageLike, spec: ImageSpec, read_limits: ReadLimits | None
     try:
         data = _read_bytes(image, limits) if isinstance(image, str | Path | bytes) else image
         return decode_image(data, spec, DecodeLimits(max_pixels=limits.max_pixels)).pixels_HWC
+    except (ValueError, OSError) as error:  # a NUL character in a path, or a name that isn't Unicode
+        raise DecodeError(f"{describe_image(image)}: not a path: {error}", code="not-an-image-reference") from error
     except (ReadError, DecodeError) as error:
         kind = type(error) if isinstance(error, DecodeError) else DecodeError
         raise kind(f"{describe_image(image)}: {error.message}", error.remedy, code=error.code) from error
@@ -57,7 +59,8 @@ def _locate(image: str | Path | bytes) -> Locator:
         if isinstance(resolved, str):
             raise DecodeError(resolved, code="not-an-image-reference")
         return resolved.locator
-    return FileLocator(to_file_uri(image))
+    is_uri = isinstance(image, str) and get_scheme(image) == "file"
+    return FileLocator(str(image) if is_uri else to_file_uri(image))
 
 
 def is_http_url(text: str) -> bool:

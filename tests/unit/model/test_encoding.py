@@ -67,12 +67,15 @@ def test_each_input_has_its_vector_or_its_error_in_its_place(tmp_path: Path) -> 
         b"",
         "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(),
         "data:image/png;base64,x",
+        path.as_uri(),
+        "a\0b",
+        "\ud800.png",
     ]
     results = LeftSideEncoder().encode(images=images, texts=["abc", "\ud800", ""])
     white: dict[str, float] = {"left": 256.0}
     assert list(map(describe, results)) == [
         *(white, "unknown-image-format", white, "file-unreadable", white, white, {"left": 1.0}, "file-empty"),
-        *(white, "not-an-image-reference"),
+        *(white, "not-an-image-reference", white, "not-an-image-reference", "not-an-image-reference"),
         *({"chars": 3.0}, "text-not-unicode", {}),
     ]
     assert turned.getpixel((0, 0)) == (255, 255, 255), "the caller's image is as it was"
@@ -123,3 +126,13 @@ def test_limits_apply_to_every_kind_of_image(image: Any, limits: ReadLimits, cod
 def test_single_values_and_other_types_are_mistakes(arguments: dict[str, Any]) -> None:
     with expect_error("invalid-encoder-input"):
         LeftSideEncoder().encode(**arguments)
+
+
+def test_inputs_are_checked_before_any_is_encoded() -> None:
+    encoder = LeftSideEncoder()
+    with expect_error("invalid-encoder-input"):
+        encoder.encode(images=[build_picture()], texts="cat")
+    assert encoder.batches == []
+    with expect_error("unknown-image-format"):
+        encoder.encode(images=[b"x", *[build_picture()] * 40], raise_errors=True)
+    assert encoder.batches == [31]
