@@ -193,7 +193,8 @@ def draw_layers() -> str:
             (x, y), (to_x, to_y) = positions[name], positions[other]
             curve = f"C{x:g} {y + height + 30:g} {to_x:g} {to_y - 30:g} {to_x:g} {to_y - 2:g}"
             parts.append(draw_arrow(f"M{x:g} {y + height:g}{curve}"))
-    parts += [draw_box(x - width / 2, y, width, height, name) for name, (x, y) in positions.items()]
+    for name, (x, y) in positions.items():
+        parts.append(draw_box(x - width / 2, y, width, height, *name.replace("_", "_ ").split()))
     return build_svg(760, bottom, "Layers of the code and what each may import", parts)
 
 

@@ -56,9 +56,8 @@ WRITERS = {"trained": write_trained, "whole words": write_whole_words, "distille
 
 
 @pytest.fixture(autouse=True)
-def work_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def work_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture(params=WRITERS)
@@ -162,6 +161,7 @@ def test_an_image_has_many_forms(mini: SparseEncoder, tmp_path: Path) -> None:
 def test_a_text_and_an_image_are_added(mini: SparseEncoder) -> None:
     both, text, image = (encode(mini, each) for each in ({"text": "snow", "image": CAT}, "snow", CAT))
     assert torch.equal(both, text + image)
+    assert not torch.equal(encode(mini, {"text": CAT}), image)  # a file of this name exists
     assert torch.equal(encode(mini, "snow", prompt="a photo of "), encode(mini, "a photo of snow"))
 
 
