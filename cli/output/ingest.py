@@ -19,9 +19,11 @@ _MAX_STALE_URIS = 20
 def print_ingest_report(report: IngestReport, retry: str) -> None:
     """Print the counts, the time of each stage, the index, and what to do next."""
     values = report.to_dict()
+    forgotten = f", {report.forgotten:,} forgotten" if report.forgotten else ""
     removed = f", {report.removed:,} removed" if report.removed else ""
     stdout.print(
-        f"{report.seen:,} images: {report.written:,} written, {report.unchanged:,} unchanged, {report.failed:,} failed{removed}"
+        f"{report.seen:,} images: {report.written:,} written, {report.unchanged:,} unchanged, {report.failed:,} failed"
+        f"{forgotten}{removed}"
         f" in {report.seconds:.1f} s ({values['images_per_s']:,.1f} images/s)",
         style="bold",
     )
@@ -38,7 +40,7 @@ def print_ingest_report(report: IngestReport, retry: str) -> None:
             f"bulk requests: {report.bulk_requests:,}, {report.bulk_retries:,} of them retries"
             " (the cluster was busy or unreachable)"
         )
-    if 0 < report.documents < report.seen - report.failed:
+    if 0 < report.documents < report.seen - report.failed - report.forgotten:
         stdout.print(f"documents: {report.documents:,} (identical content is one document)")
     print_outcome(report)
     if report.dead_letters:
@@ -55,6 +57,7 @@ def print_dry_run(report: DryRunReport, alias: str) -> None:
         ("unknown", report.unknown, "would be read to compare: no version is known, or ids are content hashes"),
         ("unchanged", report.unchanged, "would be skipped without reading"),
         ("unlisted", report.unlisted, "couldn't be listed: would fail"),
+        ("forgotten", report.forgotten, "would be left out: see stair-es forget"),
         ("stale", report.stale, "would be removed"),
     )
     for name, count, effect in rows:

@@ -14,7 +14,8 @@ from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import build_sink_plan, build_worker_config, load_sink_kind, resolve_ingest_model
 from stair_es.ingest.resync import find_stale_documents
-from stair_es.ingest.sinks.base import TokenIndexPlan
+from stair_es.ingest.sinks.base import TokenIndexPlan, list_image_keys
+from stair_es.ingest.sinks.forgotten import ForgottenList
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig, check_batch
 from stair_es.ingest.state import Batch, Outcome, Pending
@@ -39,6 +40,8 @@ class DryRunReport:
     """A run would read the bytes to decide: the store has no versions, or ids go by content and the URI is new."""
     unlisted: int
     """Locations that can't be listed."""
+    forgotten: int
+    """Images on the list of forgotten images, by their URIs. Those that are on it by their content only are found by reading."""
     stale: int
     """Documents that `--resync` would remove; 0 without it. With ids by content only reading finds all, and moved images."""
     stale_uris: tuple[str, ...]
@@ -59,6 +62,7 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
     plan = build_sink_plan(options, model, connection)
     session = kind.open_readonly(plan)
     config = build_worker_config(options, model, session) if session else None
+    forgotten = kind.find_forgotten(plan)
     counts, stream = Counter[str](), SourceStream(sources, options.untyped_columns)
     with Manifest() as manifest:
         for part in batched(stream, _BATCH_SIZE):
@@ -66,6 +70,7 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
             manifest.record_outcomes([(found.uri, found.source, "") for found in new])
             items = [found for found in new if isinstance(found, SourceItem)]
             counts["unlisted"] += len(new) - len(items)
+            items = _leave_out_forgotten(items, forgotten, counts)
             counts.update(_classify_images(items, config))
         found = find_stale_documents(session, manifest, stream, by_content=False) if session and options.resync else ()
         removed = tuple(stale.document.uri for stale in found if stale.found_at is None)
@@ -78,12 +83,24 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
             unchanged=counts["unchanged"],
             unknown=counts["unknown"],
             unlisted=counts["unlisted"],
+            forgotten=counts["forgotten"],
             stale=len(removed),
             stale_uris=removed,
             index=session.index if session else None,
             token_index=kind.plan_token_index(plan),
             remarks=stream.remarks,
         )
+
+
+def _leave_out_forgotten(items: list[SourceItem], images: ForgottenList | None, counts: Counter[str]) -> list[SourceItem]:
+    """Return the items without those that are listed, which are counted."""
+    if images is None:
+        return items
+    keys = [list_image_keys(item.uri) for item in items]
+    listed = images.find_ids(id_ for each in keys for id_ in each)
+    kept = [item for item, each in zip(items, keys, strict=True) if listed.isdisjoint(each)]
+    counts["forgotten"] += len(items) - len(kept)
+    return kept
 
 
 def _classify_images(items: list[SourceItem], config: WorkerConfig | None) -> list[Verdict]:

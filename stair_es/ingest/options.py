@@ -49,6 +49,8 @@ class IngestOptions:
     source: SourceOptions = field(default_factory=SourceOptions)
     decode_limits: DecodeLimits = field(default_factory=DecodeLimits)
     enrichers: tuple[EnricherSpec, ...] = ()
+    include_forgotten: bool = False
+    """Take forgotten images off their list, instead of leaving them out."""
     resync: bool = False
     """Remove the documents whose image is no longer in the sources."""
 

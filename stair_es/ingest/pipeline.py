@@ -150,6 +150,7 @@ def build_sink_plan(options: IngestOptions, model: Model, connection: Connection
         options=options.sink_options,
         policy=options.policy,
         connection=connection,
+        include_forgotten=options.include_forgotten,
         resync=options.resync,
     )
     if not isinstance(options.sink_options, ClusterSinkOptions):
@@ -178,6 +179,7 @@ def build_worker_config(options: IngestOptions, model: Model, session: SinkSessi
         enrichers=options.enrichers,
         enricher_versions=options.enricher_versions,
         policy=session.choose_policy(options.policy),
+        forgotten=session.forgotten,
         bulk=options.bulk,
         hub_revisions=hub.get_revisions(),
         trusted_code=resolve_settings(model.spec.settings).trusted_code,
@@ -208,9 +210,8 @@ _SchedulerFactory: TypeAlias = Callable[[Intake], ImageScheduler]
 @contextmanager
 def _schedule_stages(config: WorkerConfig, model: Model, options: IngestOptions) -> Iterator[_SchedulerFactory]:
     """Yield a function that creates the scheduler for the threads of this process."""
-    is_empty = config.is_empty or config.is_text  # a text is looked up by its content
     with open_thread_executor(config, model, options.batch_images, options.bulk.choose_concurrency()) as executor:
-        yield lambda intake: StageScheduler(executor, AdaptiveThrottle(options.bulk), intake, is_empty=is_empty)
+        yield lambda intake: StageScheduler(executor, AdaptiveThrottle(options.bulk), intake, is_empty=config.skips_check)
 
 
 @contextmanager

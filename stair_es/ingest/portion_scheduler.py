@@ -20,8 +20,7 @@ from stair_es._itertools import batched
 from stair_es.cluster.bulk.throttle import BulkPolicy
 from stair_es.ingest.executors.base import PortionOutcome, PortionResult, StageTask, WorkerDied, WorkerPool
 from stair_es.ingest.scheduler import BACKLOG_BYTES, EncoderUtilization, ImageScheduler, Intake
-from stair_es.ingest.stages import mark_failed
-from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, estimate_pending_bytes
+from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, estimate_pending_bytes, mark_failed
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,7 @@ from itertools import chain
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.ingest.executors.base import StageExecutor, StageTask, WorkerDied
 from stair_es.ingest.scheduler import BACKLOG_BYTES, TAKEN_IMAGES, EncoderUtilization, ImageScheduler, Intake
-from stair_es.ingest.stages import mark_failed
-from stair_es.ingest.state import Batch, Pending, estimate_pending_bytes
+from stair_es.ingest.state import Batch, Pending, estimate_pending_bytes, mark_failed
 from stair_es.sources.base import SourceItem
 from stair_es.store import BulkRequestStats
 

@@ -22,7 +22,7 @@ from stair_es.cluster.documents.document import (
 )
 from stair_es.errors import DecodeError, DeviceOutOfMemory, ReadError, RetryLater, StairError
 from stair_es.ingest.enrichers.base import EnricherInput, EnricherSpec, Enrichment, get_enricher, run_enricher
-from stair_es.ingest.sinks.base import SinkWriter
+from stair_es.ingest.sinks.base import ForgottenGuard, SinkWriter, list_image_keys
 from stair_es.ingest.state import (
     Batch,
     Deferred,
@@ -70,6 +70,8 @@ class WorkerConfig:
     """Determined once on the driver; part of each fingerprint."""
     policy: TokenPolicy | None = None
     """Token policy applied to the vectors; not part of the fingerprint."""
+    forgotten: ForgottenGuard | None = None
+    """None if no image was ever forgotten."""
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
     hub_revisions: Mapping[str, str] = field(default_factory=dict)
     """Commits of the repositories of the model: the hub may have newer ones when a worker starts."""
@@ -77,6 +79,11 @@ class WorkerConfig:
     """Code that the driver's user trusts: a worker elsewhere has other settings, and asks nobody."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Versions of stair-es and of the packages with plugins on the driver, which a worker elsewhere must have, too."""
+
+    @property
+    def skips_check(self) -> bool:
+        """Whether no image has to be looked up before it is read; a text is looked up by its content."""
+        return (self.is_empty or self.is_text) and self.forgotten is None
 
     def compute_fingerprint(self, sha256: str, item: SourceItem) -> str:
         """Compute the fingerprint of the document for these bytes and this item."""
@@ -88,18 +95,17 @@ class WorkerConfig:
 
 
 def check_batch(config: WorkerConfig, batch: Batch) -> Batch:
-    """Look up the stored documents of a batch.
+    """Look up the stored documents of a batch, after forgotten images are left out.
 
     An image is `unchanged`, without reading its bytes, if the store reports the same version and the document is up to date.
     """
     with batch.time_stage("check"):
+        keys = {i: list_image_keys(item.uri) for i, item in batch.enumerate_state(SourceItem)}
+        _leave_out_forgotten(batch, config, "check", keys)
         items = batch.enumerate_state(SourceItem)
         stored: dict[str, StoredVersion] = {}
-        if config.document.id == "content-hash":
-            stored = config.writer.find_by_uri([item.uri for _, item in items])
-        else:
-            by_id = config.writer.find_by_id([get_document_id(item) for _, item in items])
-            stored = {item.uri: by_id[id_] for _, item in items if (id_ := get_document_id(item)) in by_id}
+        if not (config.is_empty or config.is_text):
+            stored = _find_stored(config, [item for _, item in items])
         for i, item in items:
             found = stored.get(item.uri)
             if found and found.version is not None and found.version == item.version and config.is_up_to_date(found, item):
@@ -112,6 +118,31 @@ def check_batch(config: WorkerConfig, batch: Batch) -> Batch:
 def get_document_id(item: SourceItem) -> str:
     """Return the `_id` of the document of an item, unless ids go by content."""
     return item.document_id or make_document_id(item.uri)
+
+
+def _find_stored(config: WorkerConfig, items: Sequence[SourceItem]) -> dict[str, StoredVersion]:
+    """Find the stored documents of images by URI."""
+    if config.document.id == "content-hash":
+        return config.writer.find_by_uri([item.uri for item in items])
+    by_id = config.writer.find_by_id([get_document_id(item) for item in items])
+    return {item.uri: by_id[id_] for item in items if (id_ := get_document_id(item)) in by_id}
+
+
+def _leave_out_forgotten(batch: Batch, config: WorkerConfig, stage: IngestStage, keys: Mapping[int, Sequence[str]]) -> None:
+    """Leave out images that are listed under one of their keys, and delete their documents: a killed run may have left one.
+
+    With ids by content, a document that a URI had with other bytes stays: it may be that of another image, too.
+    """
+    if config.forgotten is None or not keys:
+        return
+    found = config.forgotten.find_listed(list(keys.values()))
+    items = {i: get_image_item(batch.images[i]) for i, is_listed in zip(keys, found, strict=True) if is_listed}
+    has_own = items and (stage == "check" or config.document.id == "uri")
+    stored = _find_stored(config, list(items.values())) if has_own else {}
+    reasons = config.forgotten.delete_documents([document.id for document in stored.values()])
+    for i, item in items.items():
+        reason = reasons.get(stored[item.uri].id) if item.uri in stored else None
+        batch.images[i] = Outcome(item, "failed" if reason else "forgotten", stage, reason or "")
 
 
 def prepare_batch(config: WorkerConfig, batch: Batch) -> Batch:
@@ -144,6 +175,8 @@ def _fetch_parts(batch: Batch, config: WorkerConfig) -> Iterator[tuple[list[int]
                 held_bytes += len(state.data) if isinstance(state, Fetched) else 0
                 positions.append(position)
                 part.images.append(state)
+            keys = {i: [make_content_id(image.sha256)] for i, image in part.enumerate_state(Fetched)}
+            _leave_out_forgotten(part, config, "read", keys)
             _skip_known_content(part, config)
         yield positions, part
 
@@ -369,11 +402,3 @@ def _record_outcomes(batch: Batch, reasons: Mapping[str, str | None], emptied: C
             )
         else:
             batch.images[i] = Outcome(image.item, "failed", "write", reason)
-
-
-def mark_failed(batch: Batch, stage: IngestStage, reason: str) -> Batch:
-    """Mark each image of the batch that has no outcome yet as failed, and return the batch."""
-    for i, state in enumerate(batch.images):
-        if not isinstance(state, Outcome):
-            batch.images[i] = Outcome(get_image_item(state), "failed", stage, reason)
-    return batch

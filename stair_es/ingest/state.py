@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from stair_es.cluster.documents.document import ImageMetadata, TextMetadata
 from stair_es.sources.base import ListingFailure, SourceItem
@@ -20,7 +20,9 @@ from stair_es.sources.image.decode import DecodedImage
 from stair_es.store import StoredVersion
 from stair_es.types import Json, SparseVector
 
-OutcomeKind: TypeAlias = Literal["written", "unchanged", "failed"]
+OutcomeKind: TypeAlias = Literal["written", "unchanged", "failed", "forgotten"]
+"""`forgotten`: left out, since it is on the list of forgotten images; see `sinks.forgotten`."""
+OUTCOME_KINDS: tuple[OutcomeKind, ...] = get_args(OutcomeKind)
 IngestStage: TypeAlias = Literal["list", "check", "read", "decode", "enrich", "encode", "write"]
 STAGES: tuple[IngestStage, ...] = ("check", "read", "decode", "enrich", "encode", "write")
 
@@ -177,3 +179,11 @@ def get_image_item(state: ImageState) -> SourceItem:
     if isinstance(state, SourceItem):
         return state
     return state.fetched.item if isinstance(state, Prepared) else state.item
+
+
+def mark_failed(batch: Batch, stage: IngestStage, reason: str) -> Batch:
+    """Mark each image of the batch that has no outcome yet as failed, and return the batch."""
+    for i, state in enumerate(batch.images):
+        if not isinstance(state, Outcome):
+            batch.images[i] = Outcome(get_image_item(state), "failed", stage, reason)
+    return batch

@@ -95,11 +95,11 @@ class EqualTexts(HeldImages):
         return image
 
     def observe_result(self, image: Pending, state: ImageState) -> list[Outcome]:
-        """Return the outcomes of the texts that waited for this one: unchanged, or failed like it."""
+        """Return the outcomes of the texts that waited for this one: unchanged, or failed or forgotten like it."""
         id_ = _make_text_id(image.item)
         waiting = self._images.take(self._waiting.pop(id_), lambda other: other.deferral_key == id_)
         assert isinstance(state, Outcome)  # no text is deferred by a host
-        if state.kind == "failed":
+        if state.kind in ("failed", "forgotten"):
             return [state._replace(item=other.item) for other in waiting]
         return [Outcome(other.item, "unchanged", "check", id=state.id) for other in waiting]
 

@@ -179,7 +179,7 @@ class IngestTrace:
 
     def record_report(self, report: IngestReport) -> None:
         """Record the report of a complete run."""
-        counts = {name: getattr(report, name) for name in ("seen", "written", "unchanged", "failed", "removed")}
+        counts = {name: getattr(report, name) for name in ("seen", "written", "unchanged", "failed", "forgotten", "removed")}
         self._span.set_attributes({f"stair_es.{name}": count for name, count in counts.items()})
         self._span.set_attributes({"stair_es.runner": report.runner, "stair_es.model": report.model})
 

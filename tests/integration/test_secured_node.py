@@ -107,6 +107,18 @@ def test_texts_are_written_by_the_same_role(photo_cluster: SecuredCluster, tmp_p
     assert report["written"] == 2
 
 
+def test_the_writer_forgets_an_image(secured_cluster: SecuredCluster, tmp_path: Path) -> None:
+    folder = copy_photos(tmp_path / "photos", "tabby-cat.jpg", "dairy-cow.jpg")
+    write = partial(read_json, secured_cluster, "photos_writer", index="photos-forget")
+    write("ingest", folder, *COLORS, "--token-index")
+    receipt = write("forget", folder / "tabby-cat.jpg")
+    assert (len(receipt["images"][0]["documents"]), "may not read" in receipt["not_reached"][0]["detail"]) == (2, True)
+    assert write("ingest", folder, *COLORS)["forgotten"] == 1
+    write("forget", "--again")
+    write("forget", folder / "tabby-cat.jpg", "--undo")
+    assert write("ingest", folder, *COLORS)["written"] == 1
+
+
 def test_a_reader_searches(photo_cluster: SecuredCluster) -> None:
     read = partial(read_json, photo_cluster, "photos_reader")
     first = read("search", "gray", "-k", "1")

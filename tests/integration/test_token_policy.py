@@ -565,12 +565,12 @@ def test_build_started_during_an_apply_gets_the_policy(cluster: PolicyCluster) -
 
 
 def test_a_foreign_index_or_one_without_a_policy_is_rejected(cluster: PolicyCluster) -> None:
-    with expect_error("not-a-policy-target"):
+    with expect_error("not-alias-of-one-index"):
         cluster.apply_policy(TokenPolicy(mute=("a",)))
     opened = cluster.open_index()
     with expect_error("no-policy", UsageError):
         cluster.apply_policy(None)
-    with expect_error("not-a-policy-target"):
+    with expect_error("not-alias-of-one-index"):
         PolicyManager(cluster, opened.name).list_targets()
     [counts] = cluster.roll_back().values()
     assert counts.examined == 0

@@ -251,6 +251,13 @@ class BuildArguments:
         define_option("retain-indices", "Number of retired indices to keep after a swap.", _INDEX, metavar="N", min=0),
         FirstRunOnly,
     ] = DEFAULT_RETAINED_INDICES
+    include_forgotten: Annotated[
+        bool,
+        define_option(
+            "include-forgotten", "Take in what `stair-es forget` keeps out, and take it off the list of forgotten images.", _INDEX
+        ),
+        FirstRunOnly,
+    ] = False
     dead_letters: Annotated[
         Path | None,
         define_option(

@@ -152,6 +152,7 @@ class IngestArguments:
             sink_options=sink_options,
             policy=load_policy(self.document.policy) if self.document.policy else None,
             resync=self.target.resync,
+            include_forgotten=self.target.include_forgotten,
             dead_letters=self.target.dead_letters,
         )
 

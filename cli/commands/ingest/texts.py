@@ -89,6 +89,7 @@ def ingest_texts_command(
         model=ModelSpec(name=model, fit=fit, text_tower=text_tower, settings=config_file.get_config().settings),
         document=DocumentSettings(thumbnail_px=0, id="content-hash", vector=vector),
         sink_options=target.build_sink_options(),
+        include_forgotten=target.include_forgotten,
         dead_letters=target.dead_letters,
     )
     check_ingest_model(options)
@@ -111,7 +112,7 @@ def to_json(report: IngestReport) -> dict[str, Any]:
 
 
 def _count_duplicates(report: IngestReport) -> int:
-    return report.seen - report.failed - report.documents
+    return report.seen - report.failed - report.forgotten - report.documents
 
 
 def _run_ingest(sources: list[Source], arguments: ConnectionArguments, options: TextIngestOptions) -> IngestReport:
@@ -129,9 +130,10 @@ def _run_ingest(sources: list[Source], arguments: ConnectionArguments, options: 
 
 def _print_report(report: IngestReport) -> None:
     duplicates = f" ({_count_duplicates(report):,} of them the same as an earlier one)" if _count_duplicates(report) else ""
+    forgotten = f", {report.forgotten:,} forgotten" if report.forgotten else ""
     stdout.print(
         f"{report.seen:,} texts: {report.written:,} written, {report.unchanged:,} unchanged{duplicates}, {report.failed:,} failed"
-        f" in {report.seconds:.1f} s",
+        f"{forgotten} in {report.seconds:.1f} s",
         style="bold",
     )
     print_outcome(report)

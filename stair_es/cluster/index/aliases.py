@@ -32,6 +32,19 @@ def get_alias_targets(cluster: Cluster, alias: str) -> list[str]:
     return cluster.call(_read_alias_targets, cluster.client, alias)
 
 
+def get_single_target(cluster: Cluster, alias: str) -> str:
+    """Get the only target of an alias; raise IndexMismatch if there is none, or there are several."""
+    targets = get_alias_targets(cluster, alias)
+    if len(targets) != 1:
+        problem = f"points to several indices: {', '.join(targets)}" if targets else "is not an alias on this cluster"
+        raise IndexMismatch(
+            f"{alias!r} {problem}",
+            "Use the alias of an index made by `stair-es ingest --index NAME`.",
+            code="not-alias-of-one-index",
+        )
+    return targets[0]
+
+
 def check_alias_target(cluster: Cluster, alias: str, target: WriteTarget, live: str | None = None) -> str:
     """Check the target of `alias` at the end of a run that has written to `target`, and return it; "" without a target.
 

@@ -72,6 +72,11 @@ def build_token_index_meta(index: str, alias: str) -> dict[str, Any]:
     return {"format_version": INDEX_FORMAT, "token_index_of": index, "alias": alias}
 
 
+def build_forgotten_list_meta(alias: str) -> dict[str, Any]:
+    """Build `_meta.stair_es` of the list of forgotten images."""
+    return {"format_version": INDEX_FORMAT, "forgotten_of": alias}
+
+
 def get_content_type(meta: Mapping[str, Any]) -> str:
     """Return the content type in the metadata of an index: an index of texts never replaces one of images, nor the reverse."""
     return "texts" if "texts" in (meta.get("settings") or {}) else "images"
@@ -140,9 +145,9 @@ def check_index_identities(expected: Mapping[str, str], found: Mapping[str, Mapp
 
 
 def get_index_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Get `_meta.stair_es` from a GET mapping response; empty for an index not made by stair-es, and for a token index."""
+    """Get `_meta.stair_es` from a GET mapping response; empty for an index of another program, and for one without images."""
     meta = _get_raw_meta(index)
-    return {} if "token_index_of" in meta else meta
+    return {} if "token_index_of" in meta or "forgotten_of" in meta else meta
 
 
 def is_ingest_index(index: Mapping[str, Any]) -> bool:
@@ -154,6 +159,12 @@ def get_token_index_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:
     """Get `_meta.stair_es` of a token index from a GET mapping response; empty for all others."""
     meta = _get_raw_meta(index)
     return meta if "token_index_of" in meta else {}
+
+
+def get_forgotten_list_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Get `_meta.stair_es` of a list of forgotten images from a GET mapping response; empty for all others."""
+    meta = _get_raw_meta(index)
+    return meta if "forgotten_of" in meta else {}
 
 
 def check_not_token_index(name: str, index: Mapping[str, Any]) -> None:

@@ -15,6 +15,8 @@ _BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
 MAX_INDEX_NAME_BYTES = 255
 TOKEN_INDEX_SUFFIX, WRITE_ALIAS_SUFFIX = ".tokens", ".write"
 """Suffixes of the name of an index's token index (see `token_index`), and of the alias that the index is written through."""
+FORGOTTEN_LIST_SUFFIX = ".forgotten"
+"""Suffix of an alias in the name of the list of its forgotten images."""
 WRITE_ALIAS_OPTIONS = {"is_write_index": True}
 """Options of the alias: writes go to this index, even if another index is given the alias, too."""
 

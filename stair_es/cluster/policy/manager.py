@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.read import count_matches
-from stair_es.cluster.index.aliases import check_identities, get_alias_targets
+from stair_es.cluster.index.aliases import check_identities, get_alias_targets, get_single_target
 from stair_es.cluster.metadata.index_metadata import (
     check_index_format,
     check_index_identities,
@@ -97,23 +97,16 @@ class PolicyManager:
         """
         check_alias_name(self.alias)
         info = get_cluster_info(self.cluster)
-        live = get_alias_targets(self.cluster, self.alias)
-        if len(live) != 1:
-            problem = f"points to several indices: {', '.join(live)}" if live else "is not an alias on this cluster"
-            raise IndexMismatch(
-                f"{self.alias!r} {problem}",
-                "Use the alias of an index made by `stair-es ingest --index NAME`.",
-                code="not-a-policy-target",
-            )
+        live = get_single_target(self.cluster, self.alias)
         builds = get_alias_targets(self.cluster, make_build_alias_prefix(self.alias) + "*")
-        found = self.cluster.call(self.cluster.client.indices.get, index=",".join([*live, *builds]))
-        if not is_ingest_index(found[live[0]]):
+        found = self.cluster.call(self.cluster.client.indices.get, index=",".join([live, *builds]))
+        if not is_ingest_index(found[live]):
             raise IndexMismatch(
-                f"index {live[0]!r} (alias {self.alias!r}) was not made by stair-es ingest",
+                f"index {live!r} (alias {self.alias!r}) was not made by stair-es ingest",
                 "Use an index made by `stair-es ingest`.",
                 code="foreign-index",
             )
-        names = [name for name in [*live, *builds] if get_index_meta(found[name])]
+        names = [name for name in [live, *builds] if get_index_meta(found[name])]
         for name in names:
             check_index_format(name, found[name])
         return [_build_target(name, found[name], info.max_clauses) for name in names]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from stair_es.ingest.state import IngestStage, Outcome
+from stair_es.system.user_files import parse_json
 
 LETTER_BYTES = 1000
 """Bytes that a letter counts at least."""
@@ -16,6 +19,8 @@ _MAX_GROUPS = 20
 """Groups of counted images of a source."""
 _MAX_REASON_CHARS, _MAX_URI_CHARS = 300, 1000
 """Of a group."""
+_BETWEEN = ".."
+"""Between the first and the last URI of a group."""
 _POSITION = re.compile(r"(.*)#(row|line)=(\d+)(?:&text=\d+)?", re.DOTALL)
 _NUMBERS = re.compile(r"\d+")
 _NAMES = re.compile(r"'[^']*'|\"[^\"]*\"")
@@ -35,6 +40,20 @@ def _generalize_text(reason: str) -> str:
     return reason[:start] + _NUMBERS.sub("#", _NAMES.sub("'#'", reason[start:]))
 
 
+def redact_letter(line: bytes, is_removed: Callable[[str], bool]) -> bytes:
+    """Return the line of a letter without what names a removed image: nothing if the letter is about that image alone."""
+    try:
+        letter = parse_json(line.decode())
+        uri, source, reason = (str(letter[name]) for name in ("uri", "source", "reason"))
+    except (ValueError, TypeError, KeyError):
+        return line
+    if "images" not in letter:
+        return b"" if is_removed(uri) else line
+    if not is_removed(uri.rpartition(_BETWEEN)[0]):
+        return line
+    return json.dumps({**letter, "uri": source, "reason": generalize_reason(reason)}).encode() + b"\n"
+
+
 @dataclass
 class CountedImages:
     """Failed images that share one letter."""
@@ -52,7 +71,7 @@ class CountedImages:
         if first and last and first[1] == last[1]:
             rows = sorted((int(first[3]), int(last[3])))
             return f"{first[1]}#{first[2]}s={rows[0]}-{rows[1]}"
-        return f"{self.first[:_MAX_URI_CHARS]}..{self.last.rpartition('#')[2][-_MAX_URI_CHARS:]}"
+        return f"{self.first[:_MAX_URI_CHARS]}{_BETWEEN}{self.last.rpartition('#')[2][-_MAX_URI_CHARS:]}"
 
 
 @dataclass

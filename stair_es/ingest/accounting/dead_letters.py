@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -18,7 +18,7 @@ except ImportError:  # Windows
 
 from stair_es.config.defaults import DataDir
 from stair_es.errors import IngestError, SourceError, StairError, UsageError
-from stair_es.ingest.accounting.counted_images import LETTER_BYTES, STORED_BYTES, CountedImages, SourceLetters
+from stair_es.ingest.accounting.counted_images import LETTER_BYTES, STORED_BYTES, CountedImages, SourceLetters, redact_letter
 from stair_es.ingest.state import Outcome, get_timestamp
 from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOptions, UnreadableLocator, WalkOptions
 from stair_es.sources.image.pages import is_document, list_pages
@@ -40,6 +40,11 @@ def default_dead_letters_path(alias: str, home: DataDir | None = None) -> Path:
     """Return the path of the dead letters of a run that starts now, in `home` or the environment's data folder."""
     at = datetime.now(timezone.utc)
     return (home or DataDir.from_env()).path / _FOLDER / f"{alias}-{at:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
+
+
+def list_dead_letter_files(alias: str, home: DataDir) -> list[Path]:
+    """List the dead-letter files in the data folder whose run wrote into `alias`."""
+    return [path for path in sorted((home.path / _FOLDER).glob("*.jsonl")) if read_alias(path) == alias]
 
 
 class DeadLetters:
@@ -81,12 +86,8 @@ class DeadLetters:
         try:
             if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):
                 return  # a device or a pipe: there is nothing to check or remove
-            if self.path.is_file() and not _is_dead_letter_file(self.path):
-                raise IngestError(
-                    f"{self.path} contains something other than dead letters",
-                    "Use another --dead-letters FILE.",
-                    code="not-a-dead-letter-file",
-                )
+            if self.path.is_file():
+                self._check_contents()
             if self.path.parent == self._private_folder:
                 make_private_folder(self.path.parent)  # it contains captions and file names
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,13 +97,50 @@ class DeadLetters:
             with self._open_locked() as file:
                 locked = _lock_file(file, exclusive=True)
                 if remove and not locked:
-                    raise IngestError(
-                        f"another run is writing dead letters to {self.path}",
-                        "Wait for it to end, or specify another --dead-letters FILE.",
-                        code="dead-letters-in-use",
-                    )
+                    raise self._build_in_use_error()
                 if locked and (new or remove):
                     self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._build_write_error(error) from error
+
+    def _check_contents(self) -> None:
+        if not _is_dead_letter_file(self.path):
+            raise IngestError(
+                f"{self.path} contains something other than dead letters",
+                "Use another --dead-letters FILE.",
+                code="not-a-dead-letter-file",
+            )
+
+    def _build_in_use_error(self) -> IngestError:
+        return IngestError(
+            f"another run is writing dead letters to {self.path}",
+            "Wait for it to end, or specify another --dead-letters FILE.",
+            code="dead-letters-in-use",
+        )
+
+    def remove_images(self, is_removed: Callable[[str], bool]) -> int:
+        """Remove the letters of images by their URIs, and return how many; a file without further letters is deleted.
+
+        A killed process leaves either the old file or the new one.
+
+        Raises:
+            IngestError: If the file contains something else or can't be written, or a run is writing to it.
+        """
+        try:
+            self._check_contents()
+            with self._open_locked() as locked, self.path.open("rb") as file:
+                if not _lock_file(locked, exclusive=True):
+                    raise self._build_in_use_error()
+                lines = list(file)
+                kept = [left for line in lines if (left := redact_letter(line, is_removed))]
+                if kept != lines:
+                    replacement = self.path.with_name(f"{self.path.name}.part")
+                    with os.fdopen(os.open(replacement, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as rest:
+                        rest.writelines(kept)
+                    replacement.replace(self.path)
+                    if not kept:
+                        self.path.unlink()
+                return len(lines) - len(kept)
         except OSError as error:
             raise self._build_write_error(error) from error
 

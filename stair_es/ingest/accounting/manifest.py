@@ -123,7 +123,7 @@ class Manifest:
         return new
 
     def get_status(self, uri: str) -> ImageStatus:
-        """Return the status of an image; one without an outcome counts as stored.
+        """Return the status of an image; one without an outcome counts as stored, and so does a forgotten one: it isn't missing.
 
         A page has failed with its document, and so have images that need an extra that isn't installed here: they aren't gone.
         """
@@ -143,8 +143,8 @@ class Manifest:
     def __len__(self) -> int:
         return self._listed
 
-    def record_outcomes(self, outcomes: Sequence[tuple[str, str, str]]) -> None:
-        """Record the outcomes `(uri, source, _id)` of some images; `_id` is "" for an image without a document.
+    def record_outcomes(self, outcomes: Sequence[tuple[str, str, str | None]]) -> None:
+        """Record the outcomes `(uri, source, _id)` of some images; `_id` is "" for a failed one, and None for a forgotten one.
 
         Raises:
             IngestError: If an image was never added, or already has an outcome.
@@ -157,7 +157,7 @@ class Manifest:
         if self._by_content:
             table = "outcome"
             rows = [(*row, uri, source) for row, (uri, source, _) in zip(rows, outcomes, strict=True)]
-        self._stored += sum(id_ != "" for _, _, id_ in outcomes)
+        self._stored += sum(bool(id_) for _, _, id_ in outcomes)
         self._insert_rows(f"insert into {table}", rows)
 
     def _insert_rows(self, statement: str, rows: Sequence[tuple[object, ...]]) -> int:

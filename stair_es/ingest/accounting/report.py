@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stair_es.ingest.sinks.base import SinkResult
-from stair_es.ingest.state import STAGES, IngestStage
+from stair_es.ingest.state import OUTCOME_KINDS, STAGES, IngestStage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,8 @@ class RunTotals:
     written: int
     unchanged: int
     failed: int
+    forgotten: int
+    """Images left out, since they are on the list of forgotten images."""
     removed: int
     """Documents removed because their image is gone (`--resync`)."""
     documents: int
@@ -70,7 +72,7 @@ class IngestReport(RunTotals, SinkResult):
         rate = self.seen / self.seconds if self.seconds else 0.0
         total = sum(self.stage_seconds.values()) or 1.0
         return {
-            **{name: getattr(self, name) for name in ("seen", "written", "unchanged", "failed", "removed", "documents")},
+            **{name: getattr(self, name) for name in ("seen", *OUTCOME_KINDS, "removed", "documents")},
             "seconds": round(self.seconds, 3),
             "images_per_s": round(rate, 2),
             "stage_seconds": {stage: round(self.stage_seconds.get(stage, 0.0), 3) for stage in STAGES},

@@ -12,7 +12,7 @@ from stair_es.ingest.accounting.counted_images import generalize_reason
 from stair_es.ingest.accounting.dead_letters import DeadLetters
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.report import FailureReason, RunTotals
-from stair_es.ingest.state import Batch, IngestStage, Outcome
+from stair_es.ingest.state import OUTCOME_KINDS, Batch, IngestStage, Outcome
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.store import BulkRequestStats
 
@@ -102,7 +102,10 @@ class RunAccounting:
 
     def record_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Record outcomes: those of a batch, or of images that skip the stages."""
-        self.manifest.record_outcomes([(outcome.item.uri, outcome.item.source, outcome.id) for outcome in outcomes])
+        ids = [None if outcome.kind == "forgotten" else outcome.id for outcome in outcomes]
+        self.manifest.record_outcomes(
+            [(outcome.item.uri, outcome.item.source, id_) for outcome, id_ in zip(outcomes, ids, strict=True)]
+        )
         self._count_outcomes(outcomes)
 
     def _count_outcomes(self, outcomes: Sequence[Outcome]) -> None:
@@ -133,7 +136,7 @@ class RunAccounting:
 
     def get_counts(self) -> dict[str, int]:
         """Return `{kind: images}` with `seen`, for reports of failed runs, too."""
-        return {"seen": self.listed, **{kind: self.outcome_counts[kind] for kind in ("written", "unchanged", "failed")}}
+        return {"seen": self.listed, **{kind: self.outcome_counts[kind] for kind in OUTCOME_KINDS}}
 
     def get_totals(self) -> RunTotals:
         """Return the totals at the end of a run."""

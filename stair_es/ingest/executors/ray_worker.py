@@ -89,7 +89,7 @@ class RayWorker:
         throttle.set_max_concurrency(writers)
         requests = _RequestLog()
         intake = Intake(accept_listed=_accept_items, deferred=ReturnedImages(), bulk_stats=requests)
-        scheduler = StageScheduler(self._executor, throttle, intake, is_empty=config.is_empty)
+        scheduler = StageScheduler(self._executor, throttle, intake, is_empty=config.skips_check)
         try:
             with PrefetchQueue[SourceItem | ListingFailure](items, len(items)) as queue:
                 return _build_result(items, list(scheduler.run(queue)), requests)

@@ -6,11 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
+from stair_es.cluster.documents.document import make_content_id, make_document_id
 from stair_es.store import BulkResult, IndexedDocument, StoredVersion
 from stair_es.token_policy import TokenPolicy
 
+if TYPE_CHECKING:
+    from stair_es.ingest.sinks.forgotten import ForgottenList
+
+PAGE_MARK = "#page="
+"""Between the URI of a document and the number of a page."""
 Documents: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
 
 
@@ -28,6 +34,8 @@ class SinkPlan:
     """Token policy to apply to documents; None for the sink's own."""
     connection: object | None = None
     """The `Connection` to the cluster of `--url`, if one is given."""
+    include_forgotten: bool = False
+    """Whether forgotten images are taken off their list, instead of being left out."""
     resync: bool = False
     """Whether documents are compared with the sources: then `open_readonly` notes what is stored."""
 
@@ -87,6 +95,27 @@ class RunCoverage:
     """Returns the status of a URI in this run."""
 
 
+def list_image_keys(uri: str, sha256: str = "") -> list[str]:
+    """List the ids that an image may be listed under: of its URI, of the document that has this page, and of its content."""
+    names = dict.fromkeys((uri, get_document_uri(uri)))
+    return [*map(make_document_id, names), *([make_content_id(sha256)] if sha256 else [])]
+
+
+def get_document_uri(uri: str) -> str:
+    """Return the URI of the document that has a page, or the URI itself."""
+    return uri.partition(PAGE_MARK)[0]
+
+
+class ForgottenGuard(Protocol):
+    """Keeps forgotten images out of the target of a run. Picklable: workers have it, too."""
+
+    def find_listed(self, keys: Sequence[Sequence[str]]) -> list[bool]:
+        """Return which images are to be left out, given the keys of each; see `list_image_keys`."""
+
+    def delete_documents(self, ids: Sequence[str]) -> Mapping[str, str | None]:
+        """Delete documents that left-out images still have; return the reasons by id, None for a deleted or missing one."""
+
+
 class SinkSession(ABC):
     """One run's access to the sink, on the driver."""
 
@@ -97,6 +126,8 @@ class SinkSession(ABC):
     """Whether the sink is empty: then no document can be up to date."""
     label: str
     """Description of the target for messages."""
+    forgotten: ForgottenGuard | None = None
+    """Keeps forgotten images out; None if there are none, or the sink has no list of them."""
 
     def choose_policy(self, requested: TokenPolicy | None) -> TokenPolicy | None:
         """Return the token policy that applies to the documents: the requested one, unless the sink has its own."""
@@ -145,6 +176,10 @@ class SinkKind(ABC):
         Returns:
             The session; None if the run would begin with an empty index.
         """
+
+    def find_forgotten(self, plan: SinkPlan) -> ForgottenList | None:
+        """Return the list of forgotten images that a run would leave out, if there is one."""
+        return None
 
     def plan_token_index(self, plan: SinkPlan) -> TokenIndexPlan | None:
         """Return what a run would do to the token index, without changes; None if there is none before and after."""

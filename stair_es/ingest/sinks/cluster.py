@@ -40,6 +40,7 @@ from stair_es.ingest.sinks.cluster_options import (
     prepare_token_index,
     resolve_token_index,
 )
+from stair_es.ingest.sinks.forgotten import ForgottenList, purge_index
 from stair_es.model.used_folders import record_model_folder
 from stair_es.retry import RetryPolicy
 from stair_es.store import BulkResult, IndexedDocument, StoredVersion
@@ -62,6 +63,29 @@ class ClusterSinkWriter(BulkWriter):
         return read.get_stored_by_uri(self.cluster, self.index, uris)
 
 
+@dataclass(frozen=True)
+class ClusterGuard:
+    """The `ForgottenGuard` of one index."""
+
+    images: ForgottenList
+    writer: BulkWriter
+    """Of the index of the run."""
+    restores: bool
+    """Whether images are taken off the list instead."""
+
+    def find_listed(self, keys: Sequence[Sequence[str]]) -> list[bool]:
+        """Look them up in the list, or take them off it."""
+        found = self.images.find_ids(id_ for each in keys for id_ in each)
+        if self.restores:
+            self.images.remove(found)
+            found.clear()
+        return [not found.isdisjoint(each) for each in keys]
+
+    def delete_documents(self, ids: Sequence[str]) -> Mapping[str, str | None]:
+        """Delete documents by `_id`."""
+        return self.writer.delete(ids).outcomes if ids else {}
+
+
 @dataclass(kw_only=True)
 class ClusterSinkSession(SinkSession):
     """The `SinkSession` of one run into an index."""
@@ -79,6 +103,9 @@ class ClusterSinkSession(SinkSession):
     """Token policy of the index at the start of the run."""
     has_token_index: bool
     model_id: str
+    forgotten: ClusterGuard | None = None
+    forgotten_state: object = None
+    """State of the list of forgotten images at the start of the run."""
 
     @property
     def _cluster(self) -> Cluster:
@@ -122,6 +149,7 @@ class ClusterSinkSession(SinkSession):
                 its token index was created again or restored.
         """
         self._cluster.refresh(self.index)
+        self._purge_forgotten()
         self._warn_policy_changed()
         token_index = None
         if self.has_token_index:
@@ -164,6 +192,14 @@ class ClusterSinkSession(SinkSession):
 
     def _check_alias(self, live: str | None) -> str:
         return check_alias_target(self._cluster, self.alias, self.write_target, live)
+
+    def _purge_forgotten(self) -> None:
+        """Delete what was forgotten during this run, which may have written it afterwards."""
+        images = ForgottenList(self._cluster, self.alias)
+        if images.get_state() == self.forgotten_state:
+            return
+        if deleted := purge_index(images, self.index):
+            logger.warning("%s images were forgotten during this run: their documents are deleted again", f"{deleted:,}")
 
     def _warn_policy_changed(self) -> None:
         policy = fetch_index_policy(self._cluster, self.index)
@@ -242,7 +278,12 @@ class ClusterSinkKind(SinkKind):
             )
         # Searches of this index find the model without --model.
         record_model_folder(resolved.plan.index_spec.model_name, resolve_settings(resolved.plan.settings).home)
-        return resolved.build_session(write_target)
+        session = resolved.build_session(write_target)
+        images = ForgottenList(resolved.cluster, plan.alias)
+        session.forgotten_state = images.get_state()
+        if session.forgotten_state is not None:
+            session.forgotten = ClusterGuard(images, session.writer, restores=plan.include_forgotten)
+        return session
 
     def open_readonly(self, plan: SinkPlan) -> ClusterSinkSession | None:
         """Return a session on the index that a run would write into, without changing it; None if the run would create one."""
@@ -253,6 +294,11 @@ class ClusterSinkKind(SinkKind):
         resolved.cluster.refresh(write_target.name)
         last_writes = read.find_last_writes(resolved.cluster, write_target.name, write_target.shards)
         return resolved.build_session(write_target, last_writes)
+
+    def find_forgotten(self, plan: SinkPlan) -> ForgottenList | None:
+        """Return the list of forgotten images that a run would leave out, if there is one."""
+        images = ForgottenList(_resolve_plan(plan).cluster, plan.alias)
+        return None if plan.include_forgotten or images.get_state() is None else images
 
     def plan_token_index(self, plan: SinkPlan) -> TokenIndexPlan | None:
         """Return what a run would do to the token index; None if nothing."""

@@ -125,7 +125,7 @@ def test_counts_of_a_failed_run_are_kept(recorded_run: RecordedRun) -> None:
     batches = recorded_run.yield_batches([Outcome(A, "written", "write", id="1")], error=IngestError("broken", code="ray-failed"))
     with expect_error("ray-failed"):
         recorded_run.run.run(batches)
-    assert recorded_run.accounting.get_counts() == {"seen": 1, "written": 1, "unchanged": 0, "failed": 0}
+    assert recorded_run.accounting.get_counts() == {"seen": 1, "written": 1, "unchanged": 0, "failed": 0, "forgotten": 0}
     assert recorded_run.messages[-1] == recorded_run.accounting.describe_stop("texts")
     assert recorded_run.session.events == ["load", "stages closed", "loaded"]
 

@@ -21,6 +21,7 @@ FAILING = {
     "ingest": ("nothing.jpg",),
     "annotate": ("--index", "x", "--image-field", "y", *PASSWORD),
     "ingest-texts": ("nothing.txt",),
+    "forget": (),
     "search": (),
     "explain": ("x",),
     "inspect": ("x", *PASSWORD),

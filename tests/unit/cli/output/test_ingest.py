@@ -13,7 +13,7 @@ from stair_es.ingest.dry_run import DryRunReport
 
 
 def build_report(**more: Any) -> IngestReport:  # noqa: ANN401  of each field
-    counts = {"seen": 10, "written": 4, "unchanged": 0, "failed": 6, "removed": 0, "documents": 4}
+    counts = {"seen": 10, "written": 4, "unchanged": 0, "failed": 6, "forgotten": 0, "removed": 0, "documents": 4}
     requests = {"bulk_requests": 1, "bulk_retries": 0, "seconds": 1.0, "stage_seconds": {}}
     names = {"index": "photos-1", "alias": "photos", "model": "m-1", "runner": "local", "dead_letters": "d.jsonl"}
     times = {"encoder_idle": None, "start_seconds": 0.5}
@@ -41,7 +41,16 @@ def test_reasons_have_an_example_and_the_others_are_counted(capsys: pytest.Captu
 def test_dry_run_lists_documents_to_remove(capsys: pytest.CaptureFixture[str]) -> None:
     uris = tuple(f"file:///{number}.jpg" for number in range(23))
     report = DryRunReport(
-        seen=1, new=1, changed=0, unchanged=0, unknown=0, unlisted=0, stale=len(uris), stale_uris=uris, index="photos-1"
+        seen=1,
+        new=1,
+        changed=0,
+        unchanged=0,
+        unknown=0,
+        unlisted=0,
+        forgotten=0,
+        stale=len(uris),
+        stale_uris=uris,
+        index="photos-1",
     )
     print_dry_run(report, "photos")
     lines = capsys.readouterr().out.splitlines()

@@ -81,7 +81,7 @@ def test_each_image_once_and_failed_ones_as_lines(create_accounting: CreateAccou
     accounting.record_batch(Batch([Outcome(C, "unchanged", "read", id="1")], {"read": 0.5, "write": 2.0}))
     accounting.close()
     assert [(reason.stage, reason.images) for reason in accounting.get_failure_reasons()] == [("decode", 1)]
-    assert accounting.get_counts() == {"seen": 3, "written": 1, "failed": 1, "unchanged": 1}
+    assert accounting.get_counts() == {"seen": 3, "written": 1, "failed": 1, "unchanged": 1, "forgotten": 0}
     assert dict(accounting.stage_seconds) == {"read": 1.5, "write": 2.0}
     assert accounting.manifest.count_documents() == 1
     assert [accounting.manifest.get_status(uri) for uri in (A.uri, B.uri, "other")] == ["stored", "failed", "unlisted"]
@@ -260,7 +260,7 @@ def test_empty_run_offers_no_resume(create_accounting: CreateAccounting) -> None
 def test_failed_images_may_be_allowed_and_failed_tokens_not(
     failed_images: int, failed_tokens: int, complete: bool, allowed: bool
 ) -> None:
-    counts = ("seen", "written", "unchanged", "removed", "documents", "seconds", "bulk_requests", "bulk_retries")
+    counts = ("seen", "written", "unchanged", "forgotten", "removed", "documents", "seconds", "bulk_requests", "bulk_retries")
     names = ("index", "alias", "not_swapped_reason", "model", "runner")
     others: dict[str, Any] = {**dict.fromkeys(counts, 0), **dict.fromkeys(names, "")}
     report = IngestReport(
@@ -303,7 +303,7 @@ def test_many_failures_of_a_source_share_a_line(create_accounting: CreateAccount
         assert accounting.accept_listed([failure]) == []
     accounting.close()
     *letters, shared = read_letters(accounting.dead_letters)
-    assert accounting.get_counts() == {"seen": 5000, "written": 0, "unchanged": 0, "failed": 5000}
+    assert accounting.get_counts() == {"seen": 5000, "written": 0, "unchanged": 0, "failed": 5000, "forgotten": 0}
     assert [letter["uri"] for letter in letters] == [f"file:///{name.format(i)}" for i in range(1, 1001)]
     assert (shared["uri"], shared["images"], shared["stage"]) == (uri, 4000, "list")
     assert len(accounting.manifest) == 1000
@@ -418,3 +418,56 @@ def test_a_hostile_dead_letter_fails_alone(letters: DeadLetters, line: bytes) ->
     with letters.path.open("ab") as file:
         file.write(line + b"\n")
     assert sorted(type(each).__name__ for each in list_letters(letters.path)) == ["ListingFailure", "SourceItem"]
+
+
+def test_letters_of_an_image_are_removed(letters: DeadLetters) -> None:
+    for item in (A, B):
+        letters.add(Outcome(item, "failed", "read", "why"))
+    letters.close()
+    with letters.path.open("a") as file:
+        file.write("no json\n")
+    assert letters.remove_images(lambda uri: uri == "file:///other") == 0
+    assert letters.remove_images(lambda uri: uri == A.uri) == 1
+    assert [line[:8] for line in letters.path.read_text().splitlines()] == ['{"uri": ', "no json"]
+    assert A.uri not in letters.path.read_text()
+    assert letters.path.stat().st_mode & 0o777 == 0o600
+    letters.path.write_text(letters.path.read_text().partition("\n")[0])
+    assert letters.remove_images(lambda uri: uri == B.uri) == 1
+    assert list(letters.path.parent.iterdir()) == []
+
+
+def test_a_letter_of_many_images_stays_without_the_name_of_a_removed_one(create_accounting: CreateAccounting) -> None:
+    accounting = create_accounting()
+    accounting.dead_letters.set_sources([open_source("/")], SourceOptions())
+    failures = build_failures("file:///", 1500, name="{}.jpg", reason="'{}.jpg' not found")
+    accounting.accept_listed(failures)
+    accounting.close()
+    letters = accounting.dead_letters
+    [group] = [letter for letter in read_letters(letters) if "images" in letter]
+    first = group["uri"].partition("..")[0]
+    assert letters.remove_images(lambda uri: uri == first) == 0
+    [redacted] = [letter for letter in read_letters(letters) if "images" in letter]
+    assert (redacted["uri"], redacted["images"], redacted["locator"]) == ("file:///", group["images"], group["locator"])
+    assert Path(first).name not in redacted["reason"]
+
+
+def test_letters_of_a_running_ingest_and_other_files_are_not_changed(letters: DeadLetters, tmp_path: Path) -> None:
+    letters.add(FAILED)
+    with expect_error("dead-letters-in-use"):
+        DeadLetters(letters.path, "photos").remove_images(lambda _: True)
+    letters.close()
+    (other := tmp_path / "table.jsonl").write_text('{"uri": "file:///a"}\n')
+    with expect_error("not-a-dead-letter-file"):
+        DeadLetters(other, "photos").remove_images(lambda _: True)
+    with expect_error("dead-letters-not-writable"):
+        DeadLetters(tmp_path / "missing.jsonl", "photos").remove_images(lambda _: True)
+    assert (len(read_letters(letters)), other.exists()) == (1, True)
+
+
+def test_forgotten_images_are_neither_failed_nor_missing(create_accounting: CreateAccounting) -> None:
+    accounting = create_accounting(A, B)
+    accounting.record_batch(Batch([WRITTEN, Outcome(B, "forgotten", "check")]))
+    accounting.close()
+    assert accounting.get_counts() == {"seen": 2, "written": 1, "unchanged": 0, "failed": 0, "forgotten": 1}
+    assert (accounting.manifest.count_documents(), accounting.manifest.get_status(B.uri)) == (1, "stored")
+    assert not accounting.dead_letters.path.exists()
