@@ -14,8 +14,7 @@ from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import build_sink_plan, build_worker_config, load_sink_kind, resolve_ingest_model
 from stair_es.ingest.resync import find_stale_documents
-from stair_es.ingest.sinks.base import TokenIndexPlan, list_image_keys
-from stair_es.ingest.sinks.forgotten import ForgottenList
+from stair_es.ingest.sinks.base import ForgottenIds, TokenIndexPlan, list_image_keys
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig, check_batch
 from stair_es.ingest.state import Batch, Outcome, Pending
@@ -92,7 +91,7 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
         )
 
 
-def _leave_out_forgotten(items: list[SourceItem], images: ForgottenList | None, counts: Counter[str]) -> list[SourceItem]:
+def _leave_out_forgotten(items: list[SourceItem], images: ForgottenIds | None, counts: Counter[str]) -> list[SourceItem]:
     """Return the items without those that are listed, which are counted."""
     if images is None:
         return items

@@ -25,7 +25,7 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, make_document_id
 from stair_es.cluster.policy.manager import PolicyManager
 from stair_es.cluster.policy.update_by_query import UpdateLimits
-from stair_es.errors import ClusterError
+from stair_es.errors import ClusterError, IngestError
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.dry_run import simulate_ingest
 from stair_es.ingest.options import IngestOptions
@@ -136,11 +136,21 @@ def test_forgotten_image_is_gone_and_stays_out_until_it_is_restored(engine_runs:
     counts = simulate_ingest([open_source(str(engine_runs.folder))], Connection(url=engine_runs.url), engine_runs.options)
     assert (counts.forgotten, counts.unchanged, counts.new) == (1, 2, 0)
     assert engine_runs.count_ingested() == (0, 2, 1)
-    assert engine_runs.client.search(index=f"{engine_runs.alias}*", params={"size": "1000"})["hits"]["hits"] != []
     found = {hit["_index"] for hit in engine_runs.client.search(index=f"{engine_runs.alias}*", size=1000)["hits"]["hits"]}
     assert found == {live, f"{live}.tokens"}  # the list is hidden
     assert engine_runs.manager.restore([cat, "file:///other.jpg"]) == {cat: True, "file:///other.jpg": False}
     assert engine_runs.count_ingested() == (1, 2, 0)
+
+
+def test_images_of_elasticsearch_9_are_forgotten(
+    elasticsearch9_url: str, make_index_name: Callable[[str], str], tmp_path: Path
+) -> None:
+    runs = build_runs(elasticsearch9_url, make_index_name(elasticsearch9_url), tmp_path)
+    runs.options = replace(runs.options, document=DocumentSettings(vector="sparse_vector"))
+    runs.ingest()
+    assert runs.forget(runs.get_uri("tabby-cat")) == [1]
+    assert runs.count_ingested() == (0, 2, 1)
+    assert set(runs.manager.repeat().values()) == {0}
 
 
 def test_all_indices_lose_the_image_and_a_build_leaves_it_out(runs: ForgetRuns) -> None:
@@ -238,6 +248,24 @@ def test_an_image_that_is_forgotten_during_a_run_is_deleted_at_its_end(
     assert runs.ingest(document=document).forgotten == 1
 
 
+def test_a_run_that_fails_deletes_it_as_well(runs: ForgetRuns) -> None:
+    cat = runs.get_uri("tabby-cat")
+    live = runs.ingest().index
+    copy_photo(PHOTOS / "kingfisher.jpg", runs.folder / "tabby-cat.jpg", 1.6e9)
+
+    def forget_and_restore() -> None:
+        [hit] = runs.client.search(index=live, body={"query": {"term": {"uri": cat}}})["hits"]["hits"]
+        runs.manager.forget([cat])
+        runs.client.index(index=live, id=hit["_id"], body=hit["_source"])  # as another request of the run
+        raise IngestError("the run ends here")
+
+    plan = PauseOnce(forget_and_restore, lambda request: request.is_bulk and b'"delete"' not in request.body)
+    with FaultProxy(runs.url, plan) as proxy, pytest.raises(ClusterError):
+        runs.ingest(proxy.url)
+    assert isinstance(plan.error, IngestError)
+    assert runs.list_stored(cat) == {}
+
+
 @pytest.fixture
 def interrupted_runs(runs: ForgetRuns) -> ForgetRuns:
     """A `forget` of the cat ended after the list was written, and before the document was deleted."""
@@ -328,7 +356,13 @@ def test_more_images_than_a_request_and_longer_names_than_the_index_has(
     live = runs.ingest().index
     long = "https://x.test/" + "x" * 9000
     runs.client.index(index=live, id=make_document_id(long), body={"uri": long})
-    assert runs.forget(*map(runs.get_uri, NAMES), long) == [1, 1, 1, 1]
+    scan = "s3://bucket/a#b.pdf"  # a key may have a #
+    for uri in (f"{scan}#page=1", f"{scan}#page=2", f"{scan}x"):
+        runs.client.index(index=live, id=make_document_id(uri), body={"uri": uri})
+    assert runs.forget(*map(runs.get_uri, NAMES), long, f"{scan}#page=2") == [1, 1, 1, 1, 1]
+    [image] = runs.manager.forget([scan])
+    assert image.documents == {live: 1}
+    assert runs.list_stored(f"{scan}#", f"{scan}x") == {live: {f"{scan}x"}}
     assert ForgottenList(runs.cluster, runs.alias).find_ids([make_document_id(long)])
 
 

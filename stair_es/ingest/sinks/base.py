@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from stair_es.cluster.documents.document import make_content_id, make_document_id
 from stair_es.store import BulkResult, IndexedDocument, StoredVersion
 from stair_es.token_policy import TokenPolicy
-
-if TYPE_CHECKING:
-    from stair_es.ingest.sinks.forgotten import ForgottenList
 
 PAGE_MARK = "#page="
 """Between the URI of a document and the number of a page."""
@@ -106,6 +103,13 @@ def get_document_uri(uri: str) -> str:
     return uri.partition(PAGE_MARK)[0]
 
 
+class ForgottenIds(Protocol):
+    """The list of forgotten images."""
+
+    def find_ids(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the ids that are listed; see `list_image_keys`."""
+
+
 class ForgottenGuard(Protocol):
     """Keeps forgotten images out of the target of a run. Picklable: workers have it, too."""
 
@@ -177,7 +181,7 @@ class SinkKind(ABC):
             The session; None if the run would begin with an empty index.
         """
 
-    def find_forgotten(self, plan: SinkPlan) -> ForgottenList | None:
+    def find_forgotten(self, plan: SinkPlan) -> ForgottenIds | None:
         """Return the list of forgotten images that a run would leave out, if there is one."""
         return None
 

@@ -117,13 +117,14 @@ class ClusterSinkSession(SinkSession):
 
     @contextmanager
     def load(self) -> Iterator[None]:
-        """Relax refreshes, and replicas if requested, during the load. A failed load also reports a changed policy."""
+        """Relax refreshes, and replicas if requested, during the load. A failed load also does what depends on other commands."""
         with relax_index_settings(self._cluster, self.write_target, replicas=self.options.no_replicas_while_building):
             try:
                 yield
             except BaseException:
                 with suppress(ClusterError):  # the first error is more informative
                     self._warn_policy_changed()
+                    self._purge_forgotten()
                 raise
 
     def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
@@ -198,6 +199,7 @@ class ClusterSinkSession(SinkSession):
         images = ForgottenList(self._cluster, self.alias)
         if images.get_state() == self.forgotten_state:
             return
+        self._cluster.refresh(self.index)
         if deleted := purge_index(images, self.index):
             logger.warning("%s images were forgotten during this run: their documents are deleted again", f"{deleted:,}")
 

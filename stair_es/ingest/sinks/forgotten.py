@@ -210,7 +210,7 @@ class _Targets:
             clauses = [
                 {"terms": {id_field: list(map(make_document_id, part))}},
                 {"terms": {"uri": short}},
-                *({"prefix": {"uri": uri + PAGE_MARK}} for uri in short if "#" not in uri),
+                *({"prefix": {"uri": uri + PAGE_MARK}} for uri in short if PAGE_MARK not in uri),
             ]
             yield {"bool": {"filter": [{"bool": {"should": clauses, "minimum_should_match": 1}}]}}
 
