@@ -43,7 +43,7 @@ _DeadLetters = Annotated[
     typer.Option(
         "--dead-letters",
         metavar="FILE",
-        help="Dead-letter file to remove the images from, besides those in STAIR_ES_HOME/dead-letters (repeatable).",
+        help="Dead-letter file to remove the images from, in addition to those in STAIR_ES_HOME/dead-letters (repeatable).",
         exists=True,
         dir_okay=False,
     ),
