@@ -194,13 +194,13 @@ def _remove_letters(alias: str, uris: Iterable[str], files: Sequence[Path]) -> t
     """Remove the images from the dead letters of this machine; return the number of letters by file, and what failed."""
     from stair_es.config.settings import resolve_settings
     from stair_es.ingest.accounting.dead_letters import DeadLetters, list_dead_letter_files
-    from stair_es.ingest.sinks.base import get_document_uri
+    from stair_es.ingest.sinks.base import get_parent_uri
 
     home, names = resolve_settings(config_file.get_config().settings).home, frozenset(uris)
     removed, failures = dict[str, int](), list[IngestError]()
     for path in dict.fromkeys([*list_dead_letter_files(alias, home), *files]):
         try:
-            count = DeadLetters(path, alias, home).remove_images(lambda uri: not names.isdisjoint((uri, get_document_uri(uri))))
+            count = DeadLetters(path, alias, home).remove_images(lambda uri: not names.isdisjoint((uri, get_parent_uri(uri))))
         except IngestError as error:
             failures.append(error)
         else:

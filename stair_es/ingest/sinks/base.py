@@ -94,11 +94,11 @@ class RunCoverage:
 
 def list_image_keys(uri: str, sha256: str = "") -> list[str]:
     """List the ids that an image may be listed under: of its URI, of the document that has this page, and of its content."""
-    names = dict.fromkeys((uri, get_document_uri(uri)))
+    names = dict.fromkeys((uri, get_parent_uri(uri)))
     return [*map(make_document_id, names), *([make_content_id(sha256)] if sha256 else [])]
 
 
-def get_document_uri(uri: str) -> str:
+def get_parent_uri(uri: str) -> str:
     """Return the URI of the document that has a page, or the URI itself."""
     return uri.partition(PAGE_MARK)[0]
 

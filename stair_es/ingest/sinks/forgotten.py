@@ -41,7 +41,7 @@ from stair_es.cluster.metadata.names import (
 from stair_es.cluster.token_index.index import get_token_index_state
 from stair_es.cluster.token_index.sync import reconcile_token_index
 from stair_es.errors import ClusterError, IndexMismatch, IndexNotFound
-from stair_es.ingest.sinks.base import PAGE_MARK, get_document_uri, list_image_keys
+from stair_es.ingest.sinks.base import PAGE_MARK, get_parent_uri, list_image_keys
 from stair_es.store import BulkResult
 
 MAX_NAMED_COPIES = 20
@@ -217,7 +217,7 @@ class _Targets:
     def find_target(self, hit: Mapping[str, Any], id_field: str = "_id") -> str:
         """Return which of them a hit belongs to: by its URI, that of its document, or its id; "" for none."""
         uri = _get_uri(hit)
-        names = (uri, get_document_uri(uri))
+        names = (uri, get_parent_uri(uri))
         id_ = hit["_id"] if id_field == "_id" else hit["_source"].get(id_field)
         return next((name for name in names if name in self._known), self._by_id.get(id_, ""))
 
