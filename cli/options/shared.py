@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_MODEL, ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL, MAX_HITS
+from stair_es.config.defaults import DEFAULT_MODEL, ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL, MAX_BYTES, MAX_HITS, MAX_PIXELS
 from stair_es.types import Backend, Fit, Precision, TextTower, TokensType
+
+if TYPE_CHECKING:
+    from stair_es.sources.base import ReadLimits
 
 LAST_PANEL = "Secure connection"
 """Panel that is the last one in the help of every command."""
-EXECUTION_PANEL = "Execution"
+EXECUTION_PANEL, SOURCES_PANEL = "Execution", "Sources"
 
 
 def define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
@@ -142,3 +146,40 @@ CursorOption = Annotated[
 AllowPrivateUrlsOption = Annotated[
     bool, typer.Option("--allow-private-urls", help="Allow image URLs that resolve to loopback, private or link-local addresses.")
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadArguments:
+    """Limits on reading images."""
+
+    allow_private_urls: AllowPrivateUrlsOption = False
+    url_timeout_s: Annotated[
+        float, define_option("url-timeout", "Timeout per image URL.", SOURCES_PANEL, min=0.1, metavar="SECONDS")
+    ] = 30.0
+    url_patience_s: Annotated[
+        float,
+        define_option(
+            "url-patience",
+            "Total time to wait for a host that sends Retry-After; other hosts are not delayed.",
+            SOURCES_PANEL,
+            metavar="SECONDS",
+            min=0.0,
+            max=86400.0,
+        ),
+    ] = 600.0
+    max_pixels: Annotated[
+        int,
+        define_option(
+            "max-pixels", "Reject images with more pixels than this (decompression bombs).", SOURCES_PANEL, metavar="N", min=1
+        ),
+    ] = MAX_PIXELS
+    max_bytes: Annotated[
+        int, define_option("max-bytes", "Reject files larger than this.", SOURCES_PANEL, metavar="BYTES", min=1)
+    ] = MAX_BYTES
+
+    def build_read_limits(self) -> ReadLimits:
+        """Build the limits on reading images."""
+        from stair_es.sources.base import ReadLimits, UrlPolicy
+
+        policy = UrlPolicy(allow_private=self.allow_private_urls, timeout_s=self.url_timeout_s, patience_s=self.url_patience_s)
+        return ReadLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, url_policy=policy)

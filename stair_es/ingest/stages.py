@@ -18,7 +18,6 @@ from stair_es.cluster.documents.document import (
     build_document,
     compute_document_fingerprint,
     make_content_id,
-    make_document_id,
 )
 from stair_es.errors import DecodeError, DeviceOutOfMemory, ReadError, RetryLater, StairError
 from stair_es.ingest.enrichers.base import EnricherInput, EnricherSpec, Enrichment, get_enricher, run_enricher
@@ -33,6 +32,7 @@ from stair_es.ingest.state import (
     Pending,
     Prepared,
     VersionChanged,
+    get_document_id,
     get_image_item,
     get_item_host,
     get_timestamp,
@@ -113,11 +113,6 @@ def check_batch(config: WorkerConfig, batch: Batch) -> Batch:
             else:
                 batch.images[i] = Pending(item, found)
     return batch
-
-
-def get_document_id(item: SourceItem) -> str:
-    """Return the `_id` of the document of an item, unless ids go by content."""
-    return item.document_id or make_document_id(item.uri)
 
 
 def _find_stored(config: WorkerConfig, items: Sequence[SourceItem]) -> dict[str, StoredVersion]:

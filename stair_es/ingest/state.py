@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
-from stair_es.cluster.documents.document import ImageMetadata, TextMetadata
+from stair_es.cluster.documents.document import ImageMetadata, TextMetadata, make_document_id
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.image.decode import DecodedImage
@@ -162,6 +162,11 @@ def estimate_listed_bytes(listed: SourceItem | ListingFailure) -> int:
 def estimate_pending_bytes(image: Pending) -> int:
     """Return the approximate size of a waiting image, as `estimate_listed_bytes` does."""
     return image.item.listed_bytes
+
+
+def get_document_id(item: SourceItem) -> str:
+    """Return the `_id` of the document of an item, unless ids go by content."""
+    return item.document_id or make_document_id(item.uri)
 
 
 def get_item_host(item: SourceItem) -> str:

@@ -17,7 +17,7 @@ from ...options.connections import ConnectionArguments, resolve_connection
 from ...options.shared import define_option
 from ...output.console import emit_json, stdout
 from ...output.ingest import print_dry_run, print_ingest_report
-from .arguments import ExecutionArguments, JsonReportOption, ReadArguments
+from .arguments import ExecutionArguments, JsonReportOption
 from .images import MetricsArguments, list_typed, run_with_progress
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class AnnotateArguments:
     model: shared.ModelOption = DEFAULT_MODEL
     fit: shared.FitOption = None
     as_json: JsonReportOption = False
-    read: ReadArguments
+    read: shared.ReadArguments
     execution: ExecutionArguments
     metrics: MetricsArguments
 

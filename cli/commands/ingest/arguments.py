@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_RETAINED_INDICES, DEFAULT_SINK, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
+from stair_es.config.defaults import DEFAULT_RETAINED_INDICES, DEFAULT_SINK, THUMBNAIL_PX
 from stair_es.errors import OptionConflict, UsageError
 from stair_es.types import DocumentIdKind, Runner
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.documents.document import DocumentSettings
     from stair_es.ingest.executors.ray import RayOptions
     from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
-    from stair_es.sources.base import ReadLimits, SourceOptions
+    from stair_es.sources.base import SourceOptions
 
 
 def _is_json_requested(is_requested: bool) -> bool:
@@ -36,7 +36,7 @@ JsonReportOption = Annotated[
 ]
 """Option `--json` that `--log-format json` implies: stdout and stderr of a container are one stream."""
 
-_SOURCES, _DOCUMENTS, _INDEX = "Sources", "Documents", "Index"
+_SOURCES, _DOCUMENTS, _INDEX = shared.SOURCES_PANEL, "Documents", "Index"
 
 
 def _parse_columns(values: list[str]) -> dict[str, str]:
@@ -75,44 +75,7 @@ def _parse_columns(values: list[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadArguments:
-    """Limits on reading images."""
-
-    allow_private_urls: shared.AllowPrivateUrlsOption = False
-    url_timeout_s: Annotated[
-        float, define_option("url-timeout", "Timeout per image URL.", _SOURCES, min=0.1, metavar="SECONDS")
-    ] = 30.0
-    url_patience_s: Annotated[
-        float,
-        define_option(
-            "url-patience",
-            "Total time to wait for a host that sends Retry-After; other hosts are not delayed.",
-            _SOURCES,
-            metavar="SECONDS",
-            min=0.0,
-            max=86400.0,
-        ),
-    ] = 600.0
-    max_pixels: Annotated[
-        int,
-        define_option(
-            "max-pixels", "Reject images with more pixels than this (decompression bombs).", _SOURCES, metavar="N", min=1
-        ),
-    ] = MAX_PIXELS
-    max_bytes: Annotated[int, define_option("max-bytes", "Reject files larger than this.", _SOURCES, metavar="BYTES", min=1)] = (
-        MAX_BYTES
-    )
-
-    def build_read_limits(self) -> ReadLimits:
-        """Build the limits on reading images."""
-        from stair_es.sources.base import ReadLimits, UrlPolicy
-
-        policy = UrlPolicy(allow_private=self.allow_private_urls, timeout_s=self.url_timeout_s, patience_s=self.url_patience_s)
-        return ReadLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, url_policy=policy)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceArguments(ReadArguments):
+class SourceArguments(shared.ReadArguments):
     """Options for the sources of images."""
 
     source_format: Annotated[
