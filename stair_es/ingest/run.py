@@ -64,11 +64,12 @@ class IngestRun:
             logger.info("token policy: %s", policy.label)
         self.accounting.dead_letters.prepare_file()
         try:
-            with session.load(), closing(batches):
-                self._record_batches(batches)
+            with session.load():
+                with closing(batches):
+                    self._record_batches(batches)
+                self.accounting.removed = remove_stale()
             if self.emptied:
                 logger.info(self._describe_emptied())
-            self.accounting.removed = remove_stale()
         except StairError:
             logger.info(self.accounting.describe_stop(f"{self.options.noun}s"))
             raise

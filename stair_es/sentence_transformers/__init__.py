@@ -21,7 +21,7 @@ import numpy as np
 from PIL.Image import Image as PilImage
 from PIL.Image import fromarray
 
-from stair_es.errors import ModelError
+from stair_es.errors import ModelError, UsageError
 from stair_es.model.adapters.sparse_encoder import SparseEncoderCheckpoint
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.registry import resolve_model
@@ -104,8 +104,13 @@ class StairModule(InputModule):
 
         Raises:
             DecodeError: If an image can't be read.
+            UsageError: If there are several kinds.
         """
         samples = [sample if isinstance(sample, dict) else {self._infer_modality(sample): sample} for sample in inputs]
+        if len({frozenset(sample) for sample in samples}) > 1:
+            raise UsageError(
+                "a batch has inputs of several kinds", "Encode texts and images in separate calls.", code="mixed-batch"
+            )
         spec = self._model.card.image_spec
         pixels = [read_image(_convert_array(sample["image"]), spec) for sample in samples if "image" in sample]
         return {

@@ -198,18 +198,39 @@ def test_another_model_leaves_no_token_weights_of_the_first(catalog: Catalog) ->
     assert sources[1] == {"image": KOALA.name}
 
 
-def test_a_document_that_has_our_name_for_itself_stays_as_it_is(catalog: Catalog) -> None:
-    catalog.create(
-        {"image": TABBY.name, "sha256": "mine"},
-        {"image": KOALA.name},
-        dynamic=False,
-        properties={"image": {"type": "keyword"}, "colors": {"type": "text"}},
-    )
+@pytest.mark.parametrize(
+    ("dynamic", "own"),
+    [
+        (False, {"tokens": "mine"}),
+        (False, {"stair_es": "mine"}),
+        ("true", {"top_tokens": None, "x": {"thumbnail": 1}}),
+    ],
+)
+def test_a_document_that_has_our_name_for_itself_stays_as_it_is(catalog: Catalog, dynamic: Any, own: dict[str, Any]) -> None:  # noqa: ANN401
+    mine = {"image": TABBY.name, **own}
+    catalog.create(mine, {"image": KOALA.name}, dynamic=dynamic, properties={"image": {"type": "keyword"}})
     assert catalog.count() == (1, 0, 1)
-    mine, other = catalog.read_sources()
-    assert mine == {"image": TABBY.name, "sha256": "mine"}
-    assert "colors" not in other
-    assert "sha256" in other
+    first, other = catalog.read_sources()
+    assert first == mine
+    assert ("sha256" in other) == (dynamic == "true"), "where fields needn't be mapped, no optional one is free"
+
+
+def test_optional_fields_that_a_document_has_without_us_are_never_removed(catalog: Catalog) -> None:
+    catalog.create({"image": TABBY.name, "thumbnail": "mine"}, dynamic=False, properties={"image": {"type": "keyword"}})
+    assert catalog.count() == (1, 0, 0)
+    assert catalog.count() == (0, 1, 0)
+    [source] = catalog.read_sources()
+    assert source["thumbnail"] == "mine"
+
+
+def test_another_field_needs_consent(catalog: Catalog) -> None:
+    catalog.create({"image": TABBY.name}, {"picture": KOALA.name})
+    assert catalog.count() == (1, 0, 0)
+    with expect_error("other-image-field", IndexMismatch):
+        catalog.count("picture")
+    assert catalog.search("a kitten") == ["p00"]
+    assert catalog.count("picture", change_field=True) == (1, 0, 0)
+    assert (catalog.search("a kitten"), catalog.search("a koala")) == ([], ["p01"])
 
 
 @pytest.mark.parametrize(

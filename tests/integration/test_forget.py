@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from support.commands import CommandRunner
-from support.corpora.ingest_sources import PHOTOS, copy_photo
+from support.corpora.ingest_sources import PHOTOS, copy_photo, list_images
 from support.errors import expect_error
 from support.messages import forward_messages
 from support.paused_runs import PauseOnce
@@ -180,6 +181,23 @@ def test_a_document_stands_for_its_pages(runs: ForgetRuns) -> None:
     assert runs.count_ingested() == (0, 3, 3)
     assert runs.manager.restore([path.as_uri()]) == {path.as_uri(): True}
     assert runs.count_ingested() == (2, 3, 1)  # one page was forgotten by its own
+
+
+def test_a_row_is_kept_out_by_its_content(runs: ForgetRuns, tmp_path: Path) -> None:
+    """Its address is a position, which the next row takes when it is deleted."""
+    rows = [json.dumps({"image": base64.b64encode((PHOTOS / f"{name}.jpg").read_bytes()).decode()}) + "\n" for name in NAMES]
+    runs.folder = tmp_path / "rows.jsonl"
+    runs.folder.write_text("".join(rows))
+    second = list_images(runs.folder)[1].uri
+    assert runs.ingest().written == 3
+    assert runs.forget(second) == [1]
+    assert runs.count_ingested() == (0, 2, 1)
+    runs.folder.write_text(rows[0] + rows[2])
+    assert runs.count_ingested() == (1, 1, 0)
+    runs.folder.write_text(rows[0] + rows[2] + rows[1])
+    assert runs.count_ingested() == (0, 2, 1)
+    assert runs.manager.restore([second]) == {second: True}
+    assert runs.count_ingested() == (1, 2, 0)
 
 
 @pytest.mark.parametrize("document", [DocumentSettings(), BY_CONTENT], ids=["uri", "content"])

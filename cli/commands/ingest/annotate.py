@@ -53,6 +53,14 @@ class AnnotateArguments:
             "check-images", "Ask for each image whether it has changed. By default, the same URL is the same image.", _DOCUMENTS
         ),
     ] = False
+    change_field: Annotated[
+        bool,
+        define_option(
+            "change-field",
+            "Use another field than earlier runs. Documents without an image in it lose their tokens.",
+            _DOCUMENTS,
+        ),
+    ] = False
     thumbnail_px: Annotated[
         int,
         define_option(
@@ -86,7 +94,11 @@ class AnnotateArguments:
         from stair_es.ingest.sinks.annotate import AnnotateOptions
 
         return AnnotateOptions(
-            index=self.index, image_field=self.image_field, image_base=self.image_base, check_images=self.check_images
+            index=self.index,
+            image_field=self.image_field,
+            image_base=self.image_base,
+            check_images=self.check_images,
+            change_field=self.change_field,
         )
 
     def build_options(self, source: IndexSource) -> IngestOptions:

@@ -226,11 +226,17 @@ def list_unreached(repositories: Sequence[str] | None, indices: Sequence[str]) -
         )
     pattern = ",".join(indices) or "INDEX"
     places = (
-        ("snapshots", snapshots, "Delete the snapshots from before, or run `stair-es forget --again` after each restore."),
+        (
+            "snapshots",
+            snapshots,
+            "Delete the snapshots from before. After a restore without the list of forgotten images (ALIAS.forgotten), run"
+            " `stair-es forget --again`; if the list was restored or lost, run this command again first.",
+        ),
         (
             "deleted documents on the disks of the cluster",
             "they stay in the files of the index until its segments are merged",
-            f"POST /{pattern}/_forcemerge?only_expunge_deletes=true",
+            f'PUT /{pattern}/_settings {{"index.merge.policy.expunge_deletes_allowed": 0}}, then POST'
+            f" /{pattern}/_forcemerge?only_expunge_deletes=true&flush=true, then set it to null",
         ),
         ("dead letters on other machines", "files of each machine that ingests", "Run this command there, too."),
         ("the file itself", "stair-es never changes an image's file or its row in a table", "Delete it where it is."),

@@ -71,7 +71,9 @@ class _OpenSearchBridge:
             if future is None:
                 sending = self._send(method, url, dict(headers or {}), dict(params or {}), body)
                 future = asyncio.run_coroutine_threadsafe(sending, self._loop)
-            if concurrent.futures.wait([future], _POLL_S).done and not future.cancelled():
+            if concurrent.futures.wait([future], _POLL_S).done:
+                if future.cancelled():  # by another part of the program
+                    break
                 return future.result()
         if future is not None:
             future.cancel()

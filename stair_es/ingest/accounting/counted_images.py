@@ -49,7 +49,8 @@ def redact_letter(line: bytes, is_removed: Callable[[str], bool]) -> bytes:
         return line
     if "images" not in letter:
         return b"" if is_removed(uri) else line
-    if not is_removed(uri.rpartition(_BETWEEN)[0]):
+    places = [place.start() for place in re.finditer(re.escape(_BETWEEN), uri)]
+    if not any(is_removed(uri[:place]) or is_removed(uri[place + len(_BETWEEN) :]) for place in places):
         return line
     return json.dumps({**letter, "uri": source, "reason": generalize_reason(reason)}).encode() + b"\n"
 

@@ -134,13 +134,14 @@ class DeadLetters:
                 lines = list(file)
                 kept = [left for line in lines if (left := redact_letter(line, is_removed))]
                 if kept != lines:
-                    replacement = self.path.with_name(f"{self.path.name}.part")
+                    target = self.path.resolve()  # of a link: the file itself has the letters
+                    replacement = target.with_name(f"{target.name}.part")
                     with os.fdopen(os.open(replacement, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as rest:
                         rest.writelines(kept)
-                    replacement.replace(self.path)
+                    replacement.replace(target)
                     if not kept:
                         self.path.unlink()
-                return len(lines) - len(kept)
+                return sum(redact_letter(line, is_removed) != line for line in lines)
         except OSError as error:
             raise self._build_write_error(error) from error
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from stair_es._itertools import batched
@@ -21,7 +21,7 @@ from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster, open_shared_cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import ANNOTATION_FIELD
-from stair_es.cluster.documents.read import find_last_writes, scan_writes
+from stair_es.cluster.documents.read import WriteVersion, find_last_writes, scan_writes
 from stair_es.cluster.index.mappings import build_document_properties
 from stair_es.cluster.metadata.index_metadata import build_index_meta, check_not_token_index, get_index_meta, is_ingest_index
 from stair_es.cluster.metadata.names import ensure_write_alias
@@ -58,16 +58,12 @@ class AnnotateOptions:
     """Folder or URL; see `ImageBase`."""
     check_images: bool = False
     """Ask for each image whether it has changed, instead of comparing what the documents name."""
+    change_field: bool = False
+    """Whether the image may be in another field than in earlier runs: token weights of all others are removed."""
 
 
-@dataclass(frozen=True)
-class OutdatedDocument:
-    """A document with token weights of an image that it doesn't name any more."""
-
-    id: str
-    routing: str | None
-    uri: str
-    """URI of the item of its present image; empty if it has none."""
+WrittenDocument: TypeAlias = tuple[str, "str | None"]
+"""`_id` and routing of a document with our fields."""
 
 
 class IndexSource:
@@ -88,7 +84,9 @@ class IndexSource:
         self._base = ImageBase.parse(options.image_base)
         self.without_image = 0
         """Documents whose field has no value."""
-        self.outdated: list[OutdatedDocument] = []
+        self.outdated = 0
+        """Documents with token weights of an image that they don't name any more."""
+        self._last_writes: Sequence[WriteVersion | None] = ()
 
     @property
     def uri(self) -> str:
@@ -103,18 +101,15 @@ class IndexSource:
         """
         name, index = get_annotatable_index(self._cluster, self.options.index)
         self._cluster.refresh(name)
-        writes = find_last_writes(self._cluster, name, int(index["settings"]["index"]["number_of_shards"]))
+        self._last_writes = find_last_writes(self._cluster, name, int(index["settings"]["index"]["number_of_shards"]))
         found = False
-        for hit in scan_writes(self._cluster, name, writes, [self.options.image_field, ANNOTATION_FIELD]):
-            source = hit.get("_source") or {}
-            value, own = get_image_value(source, self.options.image_field), source.get(ANNOTATION_FIELD) or {}
-            uri = f"{self.uri}/{quote(hit['_id'], safe='')}"
+        for hit, value, own in self._scan(name):
+            self.outdated += _is_outdated(value, own)
             if value is None:
                 self.without_image += 1
-                self._note_outdated(hit, own, "", "")
                 continue
             found = True
-            yield self._build_item(hit, own, value, uri)
+            yield self._build_item(hit, own, value)
         if not found:
             names = ", ".join(sorted(index["mappings"].get("properties", {})))
             raise IngestError(
@@ -123,16 +118,29 @@ class IndexSource:
                 code="no-images",
             )
 
-    def _build_item(self, hit: Mapping[str, Any], own: Mapping[str, Any], value: object, uri: str) -> SourceItem | ListingFailure:
-        digest = hashlib.sha256(str(value).encode(errors="surrogatepass")).hexdigest()[:32]
-        self._note_outdated(hit, own, digest, uri)
+    def list_outdated(self, name: str) -> Iterator[WrittenDocument]:
+        """Yield those of the `outdated` documents that nobody has written since they were listed."""
+        for hit, value, own in self._scan(name) if self.outdated else ():
+            if _is_outdated(value, own):
+                yield hit["_id"], hit.get("_routing")
+
+    def _scan(self, name: str) -> Iterator[tuple[Mapping[str, Any], object, Mapping[str, Any]]]:
+        """Yield hits with the value of the image and what an earlier run has recorded; empty if none has."""
+        for hit in scan_writes(self._cluster, name, self._last_writes, [self.options.image_field, ANNOTATION_FIELD]):
+            source = hit.get("_source") or {}
+            own = source.get(ANNOTATION_FIELD)
+            yield hit, get_image_value(source, self.options.image_field), own if isinstance(own, Mapping) else {}
+
+    def _build_item(self, hit: Mapping[str, Any], own: Mapping[str, Any], value: object) -> SourceItem | ListingFailure:
+        uri, digest = f"{self.uri}/{quote(hit['_id'], safe='')}", _hash_value(value)
         if not isinstance(value, str):
             kind = type(value).__name__
             return ListingFailure(uri, self.uri, f"{self.options.image_field!r} holds a {kind}, not a string")
         resolved = self._base.locate(value)
         if isinstance(resolved, str):
             return ListingFailure(uri, self.uri, resolved)
-        version = resolved.version or (None if self.options.check_images else own.get("version"))
+        known = None if self.options.check_images or own.get("image") != digest else own.get("version")
+        version = resolved.version or known
         about = {
             "image": digest,
             **({"uri": resolved.uri} if resolved.uri else {}),
@@ -140,9 +148,13 @@ class IndexSource:
         }
         return SourceItem(uri, self.uri, resolved.locator, version, {ANNOTATION_FIELD: about}, hit["_id"])
 
-    def _note_outdated(self, hit: Mapping[str, Any], own: Mapping[str, Any], digest: str, uri: str) -> None:
-        if own and own.get("image") != digest:
-            self.outdated.append(OutdatedDocument(hit["_id"], hit.get("_routing"), uri))
+
+def _hash_value(value: object) -> str:
+    return hashlib.sha256(str(value).encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _is_outdated(value: object, own: Mapping[str, Any]) -> bool:
+    return bool(own) and (value is None or own.get("image") != _hash_value(value))
 
 
 def get_annotatable_index(cluster: Cluster, name: str) -> tuple[str, Mapping[str, Any]]:
@@ -236,10 +248,15 @@ class AnnotatingWriter(BulkWriter):
         """Update the recorded version of images that are the same."""
         return self._write_actions(build_version_action, documents)
 
-    def clear(self, documents: Sequence[OutdatedDocument]) -> BulkResult:
-        """Remove our fields from documents."""
-        named = [(document.id, {"routing": document.routing}) for document in documents]
-        return self._write_actions(partial(build_clear_action, names=self.fields), named)
+    def clear(self, documents: Sequence[WrittenDocument]) -> int:
+        """Remove our fields from documents, and return how many are done."""
+        named = [(id_, {"routing": routing}) for id_, routing in documents]
+        outcomes = self._write_actions(partial(build_clear_action, names=self.fields), named).outcomes
+        failed = {id_: reason for id_, reason in outcomes.items() if reason is not None}
+        if failed:
+            id_, reason = next(iter(failed.items()))
+            logger.warning("%s documents keep token weights of another image, such as %s: %s", f"{len(failed):,}", id_, reason)
+        return len(outcomes) - len(failed)
 
 
 @dataclass(kw_only=True)
@@ -264,31 +281,26 @@ class AnnotateSession(SinkSession):
     def complete(self, coverage: RunCoverage) -> SinkResult:
         """Remove token weights of images that are gone or can't be read, and those of another model."""
         cleared = 0
-        outdated = (each for each in self.source.outdated if not each.uri or coverage.get_status(each.uri) == "failed")
-        for batch in batched(outdated, _CLEARED_TOGETHER):
-            self.writer.clear(batch)
-            cleared += len(batch)
         self.writer.cluster.refresh(self.index)
-        for batch in self._list_other_models():
-            self.writer.clear(batch)
+        for batch in batched(self.source.list_outdated(self.index), _CLEARED_TOGETHER):
+            cleared += self.writer.clear(batch)
+        self.writer.cluster.refresh(self.index)
+        while batch := self._find_other_models():
+            done = self.writer.clear(batch)
             self.writer.cluster.refresh(self.index)
-            cleared += len(batch)
+            cleared += done
+            if not done:
+                break
         if cleared:
             logger.info("%s documents have no token weights any more: their image is gone or can't be read", f"{cleared:,}")
         return SinkResult()
 
-    def _list_other_models(self) -> Iterator[list[OutdatedDocument]]:
-        """Yield the documents that still have token weights of another model, until the caller has cleared all."""
+    def _find_other_models(self) -> list[WrittenDocument]:
+        """Find some of the documents that still have token weights of another model."""
         of_model = f"{ANNOTATION_FIELD}.model"
         query = {"bool": {"filter": [{"exists": {"field": of_model}}], "must_not": [{"term": {of_model: self.model_id}}]}}
         body = {"size": _CLEARED_TOGETHER, "query": query, "_source": False, "track_total_hits": False}
-        previous: list[OutdatedDocument] = []
-        while hits := self.writer.cluster.search(self.index, body)["hits"]["hits"]:
-            found = [OutdatedDocument(hit["_id"], hit.get("_routing"), "") for hit in hits]
-            if found == previous:  # they can't be written
-                return
-            yield found
-            previous = found
+        return [(hit["_id"], hit.get("_routing")) for hit in self.writer.cluster.search(self.index, body)["hits"]["hits"]]
 
 
 @dataclass(frozen=True)
@@ -330,7 +342,15 @@ class AnnotateSinkKind(SinkKind):
         cluster = open_shared_cluster(plan.connection)
         name, index = get_annotatable_index(cluster, self.source.options.index)
         mapping: Mapping[str, Any] = index["mappings"]
-        names = choose_fields(mapping.get("properties", {}), get_index_meta(index))
+        meta, options = get_index_meta(index), self.source.options
+        before = meta.get("annotates", {}).get("image_field", options.image_field)
+        if before != options.image_field and not options.change_field:
+            raise IndexMismatch(
+                f"index {name!r} was annotated by the field {before!r}, not {options.image_field!r}",
+                "If the images are in the other field now, add --change-field: tokens of all other documents are removed.",
+                code="other-image-field",
+            )
+        names = choose_fields(mapping, meta)
         session = AnnotateSession(
             writer=AnnotatingWriter(cluster=cluster, index=name, policy=plan.bulk, fields=tuple(names)),
             index=name,

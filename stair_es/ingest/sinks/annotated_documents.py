@@ -34,8 +34,8 @@ OWN_MAPPING: Mapping[str, Any] = {
 _WEB = ("http", "https")
 _UNKNOWN_VERSION = "unknown"
 _WRITE = """
-if (ctx._source.stair_es == null) {
-  for (def name : params.fields.keySet()) {
+if (!(ctx._source.stair_es instanceof Map)) {
+  for (def name : params.names) {
     if (ctx._source.containsKey(name)) { throw new IllegalArgumentException("the document has its own field " + name) }
   }
 }
@@ -43,9 +43,12 @@ for (def name : params.absent) { ctx._source.remove(name) }
 ctx._source.putAll(params.fields)
 """
 """A partial document would be merged into the old one, and keep tokens of an earlier image."""
-_WRITE_VERSION = "if (ctx._source.stair_es != null) { ctx._source.stair_es.version = params.version } else { ctx.op = 'none' }"
+_WRITE_VERSION = (
+    "if (ctx._source.stair_es instanceof Map) { ctx._source.stair_es.version = params.version } else { ctx.op = 'none' }"
+)
 _CLEAR = """
-if (ctx._source.stair_es == null) { ctx.op = 'none' } else { for (def name : params.absent) { ctx._source.remove(name) } }
+if (!(ctx._source.stair_es instanceof Map)) { ctx.op = 'none' }
+else { for (def name : params.absent) { ctx._source.remove(name) } }
 """
 
 
@@ -120,13 +123,18 @@ def get_image_value(source: object, path: str) -> object:
     return get_image_value(source.get(head), rest) if rest else None
 
 
-def choose_fields(properties: Mapping[str, Any], meta: Mapping[str, Any]) -> list[str]:
+def choose_fields(mapping: Mapping[str, Any], meta: Mapping[str, Any]) -> list[str]:
     """Choose the fields of documents that are ours, without `ANNOTATION_FIELD`: those of an earlier run, and those that are free.
+
+    Where documents may have fields that aren't mapped, optional ones aren't free: our mapping could reject the other program's
+    documents from then on.
 
     Raises:
         UsageError: If a required one belongs to the other program, or token weights were written in another way.
     """
     ours = meta.get("annotates", {}).get("fields", [])
+    properties = {*mapping.get("properties", {}), *mapping.get("runtime", {})}
+    optional = OPTIONAL_FIELDS if str(mapping.get("dynamic", True)).lower() in ("true", "strict") else ()
     if taken := [name for name in REQUIRED_FIELDS if name in properties and not ours]:
         problem = "the documents already have token weights of another program" if meta else "the index has its own"
         raise UsageError(
@@ -134,8 +142,8 @@ def choose_fields(properties: Mapping[str, Any], meta: Mapping[str, Any]) -> lis
             "Ingest the images into an index of their own: stair-es ingest",
             code="fields-taken",
         )
-    names = (name for name in (*REQUIRED_FIELDS, *OPTIONAL_FIELDS) if name in ours or name not in properties)
-    return [name for name in names if name != ANNOTATION_FIELD]
+    free = {name for name in (*REQUIRED_FIELDS, *optional) if name not in properties}.union(ours) - {ANNOTATION_FIELD}
+    return [name for name in (*REQUIRED_FIELDS, *OPTIONAL_FIELDS) if name in free]
 
 
 def build_annotate_action(id_: str, document: Mapping[str, Any], names: Sequence[str]) -> SerializedAction:
@@ -150,7 +158,8 @@ def build_annotate_action(id_: str, document: Mapping[str, Any], names: Sequence
         "annotated_at": document["ingested_at"],
     }
     fields = {name: values[name] for name in names if name in values}
-    params = {"fields": {**fields, ANNOTATION_FIELD: own}, "absent": [name for name in names if name not in values]}
+    absent = [name for name in names if name not in values]
+    params = {"fields": {**fields, ANNOTATION_FIELD: own}, "absent": absent, "names": [*names, ANNOTATION_FIELD]}
     return _build_script_action(id_, _WRITE, params, routing)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,7 @@ from stair_es.token_policy import TokenPolicy
 
 PAGE_MARK = "#page="
 """Between the URI of a document and the number of a page."""
+_PAGE = re.compile(rf"(.*){PAGE_MARK}[0-9]{{1,9}}", re.DOTALL)
 Documents: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
 
 
@@ -99,8 +101,9 @@ def list_image_keys(uri: str, sha256: str = "") -> list[str]:
 
 
 def get_parent_uri(uri: str) -> str:
-    """Return the URI of the document that has a page, or the URI itself."""
-    return uri.partition(PAGE_MARK)[0]
+    """Return the URI of the document that has a page, or the URI itself. A key of an object store may have other `#`."""
+    page = _PAGE.fullmatch(uri)
+    return page[1] if page else uri
 
 
 class ForgottenIds(Protocol):

@@ -31,7 +31,7 @@ from stair_es.cluster.metadata.policy_state import fetch_index_policy, select_po
 from stair_es.cluster.token_index.sync import reconcile_token_index
 from stair_es.config.defaults import DEFAULT_SINK
 from stair_es.config.settings import resolve_settings
-from stair_es.errors import ClusterError, UsageError
+from stair_es.errors import StairError, UsageError
 from stair_es.ingest.sinks.base import RunCoverage, SinkKind, SinkPlan, SinkResult, SinkSession, TokenIndexPlan
 from stair_es.ingest.sinks.cluster_options import (
     ClusterPlan,
@@ -122,9 +122,9 @@ class ClusterSinkSession(SinkSession):
             try:
                 yield
             except BaseException:
-                with suppress(ClusterError):  # the first error is more informative
-                    self._warn_policy_changed()
-                    self._purge_forgotten()
+                for finish in (self._purge_forgotten, self._warn_policy_changed):
+                    with suppress(StairError):  # the first error is more informative
+                        finish()
                 raise
 
     def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:

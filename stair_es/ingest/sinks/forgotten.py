@@ -38,10 +38,11 @@ from stair_es.cluster.metadata.names import (
     ensure_write_alias,
     make_write_alias,
 )
-from stair_es.cluster.token_index.index import get_token_index_state
+from stair_es.cluster.token_index.index import delete_orphan_token_indices, get_token_index_state
 from stair_es.cluster.token_index.sync import reconcile_token_index
 from stair_es.errors import ClusterError, IndexMismatch, IndexNotFound
 from stair_es.ingest.sinks.base import PAGE_MARK, get_parent_uri, list_image_keys
+from stair_es.sources.io.uris import is_row_uri
 from stair_es.store import BulkResult
 
 MAX_NAMED_COPIES = 20
@@ -73,8 +74,9 @@ class ForgottenList:
         """Return a value that changes with each entry; None if there is no list."""
         params = {"ignore_unavailable": "true"}
         found = self.cluster.call(self.cluster.client.indices.get, index=self.index, params=params)
-        if self.index not in found:
+        if not found:
             return None
+        _check_list(found.get(self.index, {}), self.index, self.alias)
         self.cluster.refresh(self.index)
         [last_write] = find_last_writes(self.cluster, self.index, 1)
         return get_index_identity(found[self.index]), last_write
@@ -101,7 +103,7 @@ class ForgottenList:
             ClusterError: If the cluster fails. It can be repeated.
         """
         self.cluster.call(_try_create_list, self.cluster.client, self.index, self.alias)
-        ids = {make_document_id(uri): set(found) for uri, found in contents.items()}
+        ids = {make_entry_id(uri): set(found) for uri, found in contents.items()}
         for entry in self._get_entries(ids, "contents"):
             ids[entry["_id"]].update(entry["_source"].get("contents", ()))
         entries: dict[str, dict[str, Any]] = {id_: {} for found in ids.values() for id_ in found}
@@ -122,6 +124,15 @@ class ForgottenList:
         return BulkWriter(cluster=self.cluster, index=self.index)
 
 
+def make_entry_id(uri: str) -> str:
+    """Make the id under which an image is listed by its URI.
+
+    A row of a table, or a line of a file, is a position, which another image has when an earlier row is removed. So it is an id
+    that no guard looks for, and only its content keeps it out.
+    """
+    return make_document_id(f"row {uri}" if is_row_uri(uri) else uri)
+
+
 def _try_create_list(client: OpenSearch, name: str, alias: str) -> None:
     """Create the list, unless it exists, in one attempt."""
     write_alias = make_write_alias(name)
@@ -139,14 +150,19 @@ def _try_create_list(client: OpenSearch, name: str, alias: str) -> None:
             if not client.indices.exists(index=name):  # otherwise another run was first
                 raise
     described = client.indices.get(index=name).get(name, {})
+    _check_list(described, name, alias)
+    if write_alias not in described["aliases"]:
+        client.indices.put_alias(index=name, name=write_alias, body=_HIDDEN_WRITE_ALIAS)
+
+
+def _check_list(described: Mapping[str, Any], name: str, alias: str) -> None:
+    """Raise IndexMismatch unless an index of a GET index response is the list of an alias."""
     if get_forgotten_list_meta(described).get("forgotten_of") != alias:
         raise IndexMismatch(
             f"the list of forgotten images of {alias!r} can't be named {name!r}: another index has that name",
             "Rename that index, or remove the alias of that name.",
             code="forgotten-list-name-taken",
         )
-    if write_alias not in described["aliases"]:
-        client.indices.put_alias(index=name, name=write_alias, body=_HIDDEN_WRITE_ALIAS)
 
 
 def _check_written(result: BulkResult) -> None:
@@ -269,7 +285,7 @@ class ForgetManager:
     def restore(self, uris: Iterable[str]) -> dict[str, bool]:
         """Take images and their contents off the list; return for each URI whether it was listed."""
         self._list_indices()
-        ids = {uri: make_document_id(uri) for uri in uris}
+        ids = {uri: make_entry_id(uri) for uri in uris}
         found = self.images.remove(list(ids.values()))
         return {uri: id_ in found for uri, id_ in ids.items()}
 
@@ -280,6 +296,7 @@ class ForgetManager:
             self.cluster.refresh(index)
             ensure_write_alias(self.cluster, index)
             counts[index] = purge_index(self.images, index)
+        delete_orphan_token_indices(self.cluster, self.alias)
         for index in get_token_index_state(self.cluster, self.alias).indices.values():
             reconcile_token_index(self.cluster, self.alias, index)
         return counts

@@ -115,6 +115,11 @@ def split_page_uri(uri: str) -> tuple[str, int | None]:
     return (found[1], int(found[2])) if found else (uri, None)
 
 
+def is_row_uri(uri: str) -> bool:
+    """Return whether a URI is that of an image, or of a text, in a row or line of a file."""
+    return bool(_ROW.match(uri.rpartition("#")[2])) and split_page_uri(uri)[1] is None and "#" in uri
+
+
 def split_image_uri(uri: str) -> tuple[str, str | None]:
     """Split the URI of an image into name and folder, as people write them.
 

@@ -61,14 +61,27 @@ def test_the_first_value_at_a_path_is_the_image(source: dict[str, Any], path: st
 )  # fmt: skip
 def test_fields_that_are_free_or_were_added_are_ours(mapped: list[str], ours: list[str], chosen: list[str]) -> None:
     meta = {"annotates": {"fields": ours}} if ours else {}
-    assert choose_fields(dict.fromkeys(mapped), meta) == chosen
+    assert choose_fields({"properties": dict.fromkeys(mapped)}, meta) == chosen
+
+
+@pytest.mark.parametrize(
+    ("mapping", "optional"),
+    [
+        ({"dynamic": False}, []),
+        ({"dynamic": "runtime"}, []),
+        ({"dynamic": "strict"}, list(OPTIONAL_FIELDS)),
+        ({"runtime": {"colors": {"type": "keyword"}}}, [name for name in OPTIONAL_FIELDS if name != "colors"]),
+    ],
+)
+def test_a_field_that_is_not_mapped_may_be_taken(mapping: dict[str, Any], optional: list[str]) -> None:
+    assert choose_fields(mapping, {}) == ["tokens", "top_tokens", *optional]
 
 
 @pytest.mark.parametrize("taken", ["tokens", "top_tokens", "stair_es"])
 def test_a_required_field_of_the_other_program_is_never_taken(taken: str) -> None:
     for meta in ({}, {"model": "m"}):
         with expect_error("fields-taken"):
-            choose_fields({taken: {"type": "text"}}, meta)
+            choose_fields({"properties": {taken: {"type": "text"}}}, meta)
 
 
 def test_an_update_replaces_the_fields_that_are_ours() -> None:
@@ -87,7 +100,11 @@ def test_an_update_replaces_the_fields_that_are_ours() -> None:
     assert (id_, action) == ("1", {"update": {"_id": "1", "retry_on_conflict": 3, "routing": "r"}})
     own = {"image": "d1", "model": "m", "sha256": "s", "fingerprint": "f", "version": "v", "annotated_at": "2026-01-01"}
     fields = {"tokens": {"cat": 0.5}, "uri": "https://shop/a.jpg", "perceptual_hash": "p", "stair_es": own}
-    assert update["script"]["params"] == {"fields": fields, "absent": ["colors"]}
+    assert update["script"]["params"] == {
+        "fields": fields,
+        "absent": ["colors"],
+        "names": ["tokens", "uri", "perceptual_hash", "colors", "stair_es"],
+    }
 
 
 @pytest.mark.parametrize("routing", [None, "r"])

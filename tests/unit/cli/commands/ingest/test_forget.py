@@ -78,5 +78,5 @@ def test_options_that_exclude_each_other(arguments: tuple[str, ...], code: str) 
 def test_a_receipt_names_the_repositories(repositories: list[str] | None, expected: str) -> None:
     snapshots, segments, *others = list_unreached(repositories, ["a", "b"])
     assert expected in snapshots["detail"]
-    assert segments["remedy"].startswith("POST /a,b/_forcemerge")
+    assert "POST /a,b/_forcemerge" in segments["remedy"]
     assert all(place["remedy"] for place in others)
