@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
+from operator import ne
 from pathlib import Path
 from typing import IO, Any
 
@@ -132,8 +133,9 @@ class DeadLetters:
                 if not _lock_file(locked, exclusive=True):
                     raise self._build_in_use_error()
                 lines = list(file)
-                kept = [left for line in lines if (left := redact_letter(line, is_removed))]
-                if kept != lines:
+                left = [redact_letter(line, is_removed) for line in lines]
+                kept = list(filter(None, left))
+                if left != lines:
                     target = self.path.resolve()  # of a link: the file itself has the letters
                     replacement = target.with_name(f"{target.name}.part")
                     with os.fdopen(os.open(replacement, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as rest:
@@ -141,7 +143,7 @@ class DeadLetters:
                     replacement.replace(target)
                     if not kept:
                         self.path.unlink()
-                return sum(redact_letter(line, is_removed) != line for line in lines)
+                return sum(map(ne, left, lines))
         except OSError as error:
             raise self._build_write_error(error) from error
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from stair_es._itertools import batched
@@ -66,6 +66,21 @@ WrittenDocument: TypeAlias = tuple[str, "str | None"]
 """`_id` and routing of a document with our fields."""
 
 
+class _ScannedDocument(NamedTuple):
+    """A document, the value of its image, and what an earlier run has recorded."""
+
+    hit: Mapping[str, Any]
+    value: object
+    digest: str
+    """Hash of the value; empty if there is none."""
+    own: Mapping[str, Any]
+
+    @property
+    def is_outdated(self) -> bool:
+        """Return whether it has token weights of another image than it names."""
+        return bool(self.own) and self.own.get("image") != self.digest
+
+
 class IndexSource:
     """The `Source` of the images of an index."""
 
@@ -103,13 +118,13 @@ class IndexSource:
         self._cluster.refresh(name)
         self._last_writes = find_last_writes(self._cluster, name, int(index["settings"]["index"]["number_of_shards"]))
         found = False
-        for hit, value, own in self._scan(name):
-            self.outdated += _is_outdated(value, own)
-            if value is None:
+        for scanned in self._scan(name):
+            self.outdated += scanned.is_outdated
+            if scanned.value is None:
                 self.without_image += 1
                 continue
             found = True
-            yield self._build_item(hit, own, value)
+            yield self._build_item(scanned)
         if not found:
             names = ", ".join(sorted(index["mappings"].get("properties", {})))
             raise IngestError(
@@ -120,19 +135,20 @@ class IndexSource:
 
     def list_outdated(self, name: str) -> Iterator[WrittenDocument]:
         """Yield those of the `outdated` documents that nobody has written since they were listed."""
-        for hit, value, own in self._scan(name) if self.outdated else ():
-            if _is_outdated(value, own):
-                yield hit["_id"], hit.get("_routing")
+        for scanned in self._scan(name) if self.outdated else ():
+            if scanned.is_outdated:
+                yield scanned.hit["_id"], scanned.hit.get("_routing")
 
-    def _scan(self, name: str) -> Iterator[tuple[Mapping[str, Any], object, Mapping[str, Any]]]:
-        """Yield hits with the value of the image and what an earlier run has recorded; empty if none has."""
+    def _scan(self, name: str) -> Iterator[_ScannedDocument]:
         for hit in scan_writes(self._cluster, name, self._last_writes, [self.options.image_field, ANNOTATION_FIELD]):
             source = hit.get("_source") or {}
-            own = source.get(ANNOTATION_FIELD)
-            yield hit, get_image_value(source, self.options.image_field), own if isinstance(own, Mapping) else {}
+            value, own = get_image_value(source, self.options.image_field), source.get(ANNOTATION_FIELD)
+            digest = "" if value is None else hashlib.sha256(str(value).encode(errors="surrogatepass")).hexdigest()[:32]
+            yield _ScannedDocument(hit, value, digest, own if isinstance(own, Mapping) else {})
 
-    def _build_item(self, hit: Mapping[str, Any], own: Mapping[str, Any], value: object) -> SourceItem | ListingFailure:
-        uri, digest = f"{self.uri}/{quote(hit['_id'], safe='')}", _hash_value(value)
+    def _build_item(self, scanned: _ScannedDocument) -> SourceItem | ListingFailure:
+        hit, value, digest, own = scanned
+        uri = f"{self.uri}/{quote(hit['_id'], safe='')}"
         if not isinstance(value, str):
             kind = type(value).__name__
             return ListingFailure(uri, self.uri, f"{self.options.image_field!r} holds a {kind}, not a string")
@@ -147,14 +163,6 @@ class IndexSource:
             **({"routing": hit["_routing"]} if "_routing" in hit else {}),
         }
         return SourceItem(uri, self.uri, resolved.locator, version, {ANNOTATION_FIELD: about}, hit["_id"])
-
-
-def _hash_value(value: object) -> str:
-    return hashlib.sha256(str(value).encode(errors="surrogatepass")).hexdigest()[:32]
-
-
-def _is_outdated(value: object, own: Mapping[str, Any]) -> bool:
-    return bool(own) and (value is None or own.get("image") != _hash_value(value))
 
 
 def get_annotatable_index(cluster: Cluster, name: str) -> tuple[str, Mapping[str, Any]]:

@@ -30,6 +30,7 @@ from stair_es.cluster.metadata.index_metadata import (
     get_forgotten_list_meta,
     get_index_identity,
     get_index_meta,
+    is_ingest_index,
 )
 from stair_es.cluster.metadata.names import (
     FORGOTTEN_LIST_SUFFIX,
@@ -307,7 +308,7 @@ class ForgetManager:
         live = get_single_target(self.cluster, self.alias)
         params = {"expand_wildcards": "all", "filter_path": "*.mappings._meta"}
         found = self.cluster.call(self.cluster.client.indices.get, index=f"{live},{self.alias}-*", params=params)
-        if "digest" not in get_index_meta(found.get(live, {})):
+        if not is_ingest_index(found.get(live, {})):
             raise IndexMismatch(
                 f"index {live!r} (alias {self.alias!r}) was not made by stair-es: its documents are more than an image",
                 f"Delete the document, or its token fields, by the program that wrote it: DELETE /{live}/_doc/ID",
