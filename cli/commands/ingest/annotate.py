@@ -109,7 +109,6 @@ class AnnotateArguments:
         from stair_es.ingest.options import IngestOptions
         from stair_es.ingest.sinks.annotate import AnnotateSinkKind
         from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
-        from stair_es.model.base import ModelSpec
         from stair_es.sources.base import SourceOptions
         from stair_es.sources.image.decode import DecodeLimits
 
@@ -117,13 +116,7 @@ class AnnotateArguments:
         letters = self.dead_letters or default_dead_letters_path(f"annotate.{self.index}", settings.home if settings else None)
         return IngestOptions(
             alias=self.index,
-            model=ModelSpec(
-                name=self.model,
-                fit=self.fit,
-                backend=execution.backend,
-                precision=execution.precision,
-                settings=settings,
-            ),
+            model=execution.build_model_spec(self.model, self.fit),
             runner=execution.runner,
             ray=execution.build_ray_options(),
             batch_images=execution.batch_images,

@@ -10,9 +10,9 @@ import typer
 
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES, DEFAULT_SINK, THUMBNAIL_PX
 from stair_es.errors import OptionConflict, UsageError
-from stair_es.types import DocumentIdKind, Runner
+from stair_es.types import DocumentIdKind, Fit, Runner
 
-from ...options import shared
+from ...options import config_file, shared
 from ...options.shared import define_option
 from ...output.json_logging import is_json_logging
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.documents.document import DocumentSettings
     from stair_es.ingest.executors.ray import RayOptions
     from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
+    from stair_es.model.base import ModelSpec
     from stair_es.sources.base import SourceOptions
 
 
@@ -359,6 +360,13 @@ class ExecutionArguments:
             show_envvar=True,
         ),
     ] = False
+
+    def build_model_spec(self, name: str, fit: Fit | None) -> ModelSpec:
+        """Build the spec of a model that runs as these options say."""
+        from stair_es.model.base import ModelSpec
+
+        settings = config_file.get_config().settings
+        return ModelSpec(name=name, fit=fit, backend=self.backend, precision=self.precision, settings=settings)
 
     def build_ray_options(self) -> RayOptions:
         """Build the options of the Ray executor."""

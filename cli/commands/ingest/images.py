@@ -14,7 +14,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL, DEFAULT_SINK, ENV_INDEX
 from stair_es.errors import EXIT_PARTIAL_FAILURE, OptionConflict, UsageError
 
-from ...options import config_file, shared
+from ...options import shared
 from ...options.connections import ConnectionArguments, resolve_connection
 from ...options.decorator import add_failure_facts
 from ...options.shared import define_option
@@ -124,7 +124,6 @@ class IngestArguments:
         from stair_es.cluster.bulk.throttle import BulkPolicy
         from stair_es.ingest.enrichers.base import EnricherSpec
         from stair_es.ingest.options import IngestOptions
-        from stair_es.model.base import ModelSpec
         from stair_es.sources.image.decode import DecodeLimits
         from stair_es.token_policy import load_policy
 
@@ -133,13 +132,7 @@ class IngestArguments:
         sink, sink_options = self.target.parse_sink()
         return IngestOptions(
             alias=self.index,
-            model=ModelSpec(
-                name=self.model or DEFAULT_MODEL,
-                fit=self.fit,
-                backend=execution.backend,
-                precision=execution.precision,
-                settings=config_file.get_config().settings,
-            ),
+            model=execution.build_model_spec(self.model or DEFAULT_MODEL, self.fit),
             runner=execution.runner,
             ray=execution.build_ray_options(),
             batch_images=execution.batch_images,
