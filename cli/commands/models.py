@@ -35,9 +35,8 @@ def list_models_command(
     stair-es models --json | jq -r ".models[] | select(.cached) | .name"
     ```
 
-    `stair-mini` comes with stair-es and is the default. `photos` and `photos-small` are public checkpoints for real photographs,
-    `pages` is one for pages of documents. They require the extra `models`, and are downloaded from the Hugging Face hub on first
-    use. `pages` runs Python code from there: stair-es asks first. This command downloads nothing.
+    `stair-mini` comes with stair-es and is the default. Models of the Hugging Face hub require the extra `models`, and are
+    downloaded on first use. `pages` runs Python code from there: stair-es asks first. This command downloads nothing.
     """
     from stair_es.model import registry
 
@@ -60,6 +59,7 @@ def list_models_command(
 def _build_rows(entry: ModelEntry) -> list[tuple[str, str]]:
     facts = entry.facts
     return [
+        *([("description", entry.description)] if entry.description else []),
         ("source", f"the hub: {', '.join(entry.repositories)}" if entry.repositories else f"the package {entry.origin}"),
         ("size", facts.size),
         *(
@@ -83,12 +83,14 @@ def _print_entry(entry: ModelEntry) -> None:
 
     extra = format_install_command(entry.extra) if entry.extra else "nothing else"
     use = [("use", f"stair-es ingest ~/Pictures --model {entry.name}"), *(("to do", step) for step in list_missing_steps(entry))]
-    _print_rows(entry, [("description", entry.description), *_build_rows(entry), ("needs", extra), *use])
+    _print_rows(entry, [*_build_rows(entry), ("needs", extra), *use])
 
 
 def _print_rows(entry: ModelEntry, rows: list[tuple[str, str]]) -> None:
-    default = " (the default)" if entry.name == DEFAULT_MODEL else ""
-    stdout.print(Text(f"{escape_control(entry.name, stdout.encoding)}{default}", style="bold"))
+    from stair_es.model.hub import UNTESTED
+
+    note = " (the default)" if entry.name == DEFAULT_MODEL else "" if entry.tested else f" ({UNTESTED})"
+    stdout.print(Text(f"{escape_control(entry.name, stdout.encoding)}{note}", style="bold"))
     for label, value in rows:
         stdout.print(Text.assemble((f"  {label:<13}", "bold"), escape_control(value, stdout.encoding)))
 

@@ -79,10 +79,9 @@ def _print_stale_uris(report: DryRunReport) -> None:
 
 
 def note_default_model(name: str) -> None:
-    """Point to the models for real photographs if no model was named."""
+    """Point to the other models if no model was named."""
     print_notice(
-        f"{name} knows about 1,000 kinds of things. For real photographs: stair-es ingest ... --model photos "
-        "(see stair-es models)"
+        f"{name} knows about 1,000 kinds of things. Models that know more, and whether they were tested: stair-es models"
     )
 
 

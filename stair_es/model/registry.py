@@ -253,6 +253,8 @@ class ModelEntry:
     """Ids on the hub; the first is the one that an index stores."""
     runs_code: bool = False
     """Whether Python code from the hub runs, after the user's consent."""
+    tested: bool = True
+    """Whether it was run here with its published weights."""
     extra: str | None = None
     """Extra to install for it; None for a model that comes with its package."""
     extra_installed: bool = True
@@ -323,6 +325,7 @@ def _build_hub_entry(model: hub.HubModel) -> ModelEntry:
         facts=model.facts,
         repositories=model.repositories,
         runs_code=model.runs_code,
+        tested=model.tested,
         extra=hub.HUB_EXTRA,
         extra_installed=optional.is_installed(*HUB_LIBRARIES),
         cached=optional.is_installed("huggingface_hub")

@@ -96,7 +96,7 @@ def create_index(client: OpenSearch, index: str, model_name: str, model: str = "
 def test_query_commands_use_the_model_of_the_index(cli: CommandRunner, model_folder: Path, index_name: str) -> None:
     written = cli.run("ingest", str(PHOTO), "--model", str(model_folder))
     assert written.exit_code == 0, written.output
-    assert "--model photos" not in written.stderr  # a model was named
+    assert "stair-es models" not in written.stderr  # a model was named
     words = cli.read_json("encode", "--text", "dog", "--index", index_name)["tokens"]
     assert words == cli.read_json("encode", "--text", "dog", "--model", str(model_folder))["tokens"]
     [hit] = cli.read_json("search", "dog")["hits"]
@@ -229,11 +229,11 @@ def test_query_uses_the_default_model_without_an_index(cli: CommandRunner) -> No
     assert DEFAULT_MODEL in done.stderr
 
 
-def test_default_model_suggests_models_for_photographs(cli: CommandRunner, tmp_path: Path) -> None:
+def test_default_model_points_to_the_others(cli: CommandRunner, tmp_path: Path) -> None:
     first = cli.run("ingest", str(PHOTO))
     assert first.exit_code == 0, first.output
-    assert first.stderr.count("--model photos") == 1
-    assert "--model photos" not in first.stdout
+    assert first.stderr.count("stair-es models") == 1
+    assert "stair-es models" not in first.stdout
     again = cli.run("ingest", str(PHOTO))  # nothing is written
     named = cli.run("ingest", str(PHOTO), "--thumbnail-px", "0", STAIR_ES_MODEL=DEFAULT_MODEL)
     scripted = cli.run("ingest", str(PHOTO), "--thumbnail-px", "16", "--json")
@@ -241,4 +241,4 @@ def test_default_model_suggests_models_for_photographs(cli: CommandRunner, tmp_p
     configured = cli.run("--config", str(tmp_path / "stair-es.toml"), "ingest", str(PHOTO), "--thumbnail-px", "32")
     for quiet in (again, named, scripted, configured):
         assert quiet.exit_code == 0, quiet.output
-        assert "--model photos" not in quiet.stdout + quiet.stderr
+        assert "stair-es models" not in quiet.stdout + quiet.stderr

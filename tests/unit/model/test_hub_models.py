@@ -62,6 +62,9 @@ def test_the_list_has_every_entry_point_and_short_name(monkeypatch: pytest.Monke
     assert (photos["extra"], photos["cached"], photos["tokens"]) == ("models", False, 30_522)
     assert entries["photos-small"].to_dict()["recall"] is None  # unknown
     assert [name for name, entry in entries.items() if entry.runs_code] == ["pages"]
+    assert {name for name, entry in entries.items() if not entry.tested} == {
+        each.name for each in hub.HUB_MODELS if not each.tested
+    }
     assert [entry.name for entry in entries.values() if registry.find_listed_model(entry.name) != entry] == []
     assert registry.find_listed_model("vsearch/vdr-cross-modal").name == "photos-small"
     with expect_error("unknown-model") as caught:
@@ -80,6 +83,8 @@ def test_the_command_lists_and_shows_one_in_full(monkeypatch: pytest.MonkeyPatch
     assert format_install_command("models") in " ".join(details.split())
     assert "Salesforce/blip-itm-base-coco" in details
     assert "Python code" not in details
+    untested = sum(not model.tested for model in hub.HUB_MODELS)
+    assert [output.count(hub.UNTESTED), details.count(hub.UNTESTED)] == [untested, int(not hub.HUB_MODELS[0].tested)]
     assert "Python code of naver/v-splade-quality" in runner.read_output("pages")
 
 
