@@ -90,6 +90,14 @@ RUNS = (
         long=f"--tuxpaint {TUXPAINT} --sets {SETS}",
     ),
     Run(
+        name="hub-models",
+        group=QUALITY,
+        shows="Every named model on the example photographs: files, speed, and recall beside that of its dense vectors "
+        "([what was tested](models.md#what-was-tested))",
+        script="hub_models",
+        long="--download",
+    ),
+    Run(
         name="match-quality",
         group=QUALITY,
         shows="Hits kept and lost by the cut for weak matches ([explanation](search.md#how-good-a-hit-is))",

@@ -25,12 +25,13 @@ from support.models.tiny_checkpoints import (
 from support.servers.hub_server import SHA, HubServer, build_environment, serve_hub
 from support.warm_commands import run_warm
 
-from stair_es.config.defaults import ENV_HOME, ENV_LOG_FORMAT, ENV_TRUST_REMOTE_CODE
+from stair_es.config.defaults import DEFAULT_MODEL, ENV_HOME, ENV_LOG_FORMAT, ENV_TRUST_REMOTE_CODE
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.hub import HUB_MODELS, HubModel
 
 ROOT = Path(__file__).parents[2]
+PHOTO = ROOT / "examples" / "photos" / "tabby-cat.jpg"
 
 
 @pytest.fixture
@@ -203,6 +204,32 @@ def test_list_shows_the_cache_without_downloads(public_hub: HubServer, tmp_path:
     assert list_cached() == {"photos": True, "photos-small": True, "pages": False}
     shutil.rmtree(home / "hub" / f"models--{HUB_MODELS[0].dense_id}".replace("/", "--"))
     assert list_cached() == {"photos": False, "photos-small": True, "pages": False}
+
+
+def test_the_benchmark_measures_what_is_here(public_hub: HubServer, tmp_path: Path) -> None:
+    home, captions, file = tmp_path / "home", tmp_path / "captions.jsonl", tmp_path / "figures.json"
+    for name in ("photos", "pages"):  # of the latter, what is known before the consent
+        resolve_model(name, public_hub.url, home)
+    public_hub.downloads.clear()
+    captions.write_text("".join(json.dumps({"image": str(PHOTO), "caption": text}) + "\n" for text in ("a red bus", "a dog")))
+    command = [sys.executable, "benchmarks/hub_models.py", "--captions", str(captions), "--json", str(file)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **build_environment(public_hub.url, home)}
+    subprocess.run(command, check=True, env=environment, cwd=ROOT, capture_output=True)
+    assert not public_hub.downloads
+    models = {each["entry"]["name"]: each for each in json.loads(file.read_text())["figures"]["models"]}
+    errors = {name: each["error"] and each["error"]["code"] for name, each in models.items()}
+    expected = {DEFAULT_MODEL: None, "photos": None, "photos-small": "model-not-cached", "pages": "remote-code-not-trusted"}
+    assert {name: errors[name] for name in expected} == expected
+    assert set(errors) == set(registry.list_short_names())
+    photos, repositories = models["photos"], HUB_MODELS[0].repositories
+    assert photos["commits"] == dict.fromkeys(repositories, SHA)
+    files = [path for repository in repositories for path in (public_hub.root / repository).iterdir()]
+    assert photos["file_bytes"] == sum(path.stat().st_size for path in files)
+    assert [each["report"]["texts"] for each in photos["sets"]] == [40, 2]
+    for figures in photos["sets"]:
+        assert min(figures["images_per_s"], figures["texts_per_s"]) > 0
+        rows = [row for row in figures["report"]["rows"] if row["method"] in ("STAIR", "dense kNN")]
+        assert [len(row["exact"]["hit"]) for row in rows] == [3] * 4
 
 
 def test_encode_reads_a_short_name_from_the_environment(public_hub: HubServer, tmp_path: Path) -> None:
