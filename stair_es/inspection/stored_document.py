@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.client.retry import NO_RETRY
-from stair_es.cluster.documents.document import ANNOTATION_FIELD, parse_policy_undo, parse_token_weights
+from stair_es.cluster.documents.document import ANNOTATION_FIELD, parse_policy_undo, parse_token_vector
 from stair_es.search.dsl.weights import HEAVY_SCORE
 from stair_es.token_policy import PolicyUndo
 from stair_es.types import SparseVector, is_utf8
@@ -133,15 +132,6 @@ def parse_stored_image(hit: Mapping[str, Any]) -> StoredImage:
         source=source,
         undo=undo,
     )
-
-
-def parse_token_vector(tokens: object) -> SparseVector:
-    """Parse the field `tokens` of a document from any program; invalid weights are dropped. Pure function."""
-    try:
-        weights = parse_token_weights(tokens)
-    except (TypeError, ValueError):  # a field with another mapping may contain anything
-        return SparseVector((), ())
-    return SparseVector.from_mapping({token: weight for token, weight in weights.items() if math.isfinite(weight) and weight > 0})
 
 
 def _is_searchable_reference(reference: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -201,6 +202,29 @@ def parse_token_weights(value: object) -> dict[str, float]:
     if not isinstance(value, Mapping):
         return {}
     return {feature_names.unescape_feature(token): float(weight) for token, weight in value.items() if weight is not None}
+
+
+def parse_token_vector(tokens: object) -> SparseVector:
+    """Parse the field `tokens` of a document from any program; invalid weights are dropped."""
+    try:
+        weights = parse_token_weights(tokens)
+    except (TypeError, ValueError, OverflowError):  # a field with another mapping may contain anything
+        return SparseVector((), ())
+    return SparseVector.from_mapping({token: weight for token, weight in weights.items() if math.isfinite(weight) and weight > 0})
+
+
+def get_field_value(source: object, path: str) -> object:
+    """Get the value at a dotted path of a document; of a list, the first one that is there. None and "" are no values."""
+    if isinstance(source, list):
+        return next((value for each in source if (value := get_field_value(each, path)) is not None), None)
+    if not path:
+        return None if source == "" else source
+    if not isinstance(source, Mapping):
+        return None
+    if path in source:  # a name may contain dots
+        return get_field_value(source[path], "")
+    head, _, rest = path.partition(".")
+    return get_field_value(source.get(head), rest) if rest else None
 
 
 def encode_impacts(vector: SparseVector) -> str:

@@ -20,7 +20,7 @@ from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster, open_shared_cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.documents.document import ANNOTATION_FIELD
+from stair_es.cluster.documents.document import ANNOTATION_FIELD, get_field_value
 from stair_es.cluster.documents.read import WriteVersion, find_last_writes, scan_writes
 from stair_es.cluster.index.mappings import build_document_properties
 from stair_es.cluster.metadata.index_metadata import build_index_meta, check_not_token_index, get_index_meta, is_ingest_index
@@ -33,7 +33,6 @@ from stair_es.ingest.sinks.annotated_documents import (
     build_clear_action,
     build_version_action,
     choose_fields,
-    get_image_value,
 )
 from stair_es.ingest.sinks.base import Documents, RunCoverage, SinkKind, SinkPlan, SinkResult, SinkSession
 from stair_es.ingest.sinks.cluster_options import ClusterPlan
@@ -142,7 +141,7 @@ class IndexSource:
     def _scan(self, name: str) -> Iterator[_ScannedDocument]:
         for hit in scan_writes(self._cluster, name, self._last_writes, [self.options.image_field, ANNOTATION_FIELD]):
             source = hit.get("_source") or {}
-            value, own = get_image_value(source, self.options.image_field), source.get(ANNOTATION_FIELD)
+            value, own = get_field_value(source, self.options.image_field), source.get(ANNOTATION_FIELD)
             digest = "" if value is None else hashlib.sha256(str(value).encode(errors="surrogatepass")).hexdigest()[:32]
             yield _ScannedDocument(hit, value, digest, own if isinstance(own, Mapping) else {})
 

@@ -109,20 +109,6 @@ class ImageBase:
         return get_scheme(self.url) in _WEB
 
 
-def get_image_value(source: object, path: str) -> object:
-    """Get the value at a dotted path of a document; of a list, the first one that is there. None and "" are no values."""
-    if isinstance(source, list):
-        return next((value for each in source if (value := get_image_value(each, path)) is not None), None)
-    if not path:
-        return None if source == "" else source
-    if not isinstance(source, Mapping):
-        return None
-    if path in source:  # a name may contain dots
-        return get_image_value(source[path], "")
-    head, _, rest = path.partition(".")
-    return get_image_value(source.get(head), rest) if rest else None
-
-
 def choose_fields(mapping: Mapping[str, Any], meta: Mapping[str, Any]) -> list[str]:
     """Choose the fields of documents that are ours, without `ANNOTATION_FIELD`: those of an earlier run, and those that are free.
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from cachetools import TLRUCache
 
+from stair_es.cluster.documents.document import parse_token_vector
 from stair_es.errors import QueryError
-from stair_es.inspection.stored_document import parse_token_vector
 from stair_es.model.vocabularies.readable import is_piece
 from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
 from stair_es.search.dsl.mapped_fields import get_mapped_field

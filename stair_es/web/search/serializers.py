@@ -11,8 +11,9 @@ from operator import itemgetter
 from typing import Any
 from urllib.parse import quote
 
+from stair_es.cluster.documents.document import parse_token_vector
 from stair_es.feature_names import unescape_feature
-from stair_es.inspection.stored_document import StoredImage, parse_token_vector
+from stair_es.inspection.stored_document import StoredImage
 from stair_es.search.query import QueryToken
 from stair_es.search.results import Hit, SearchResult, TokenContribution
 from stair_es.sources.io.uris import split_image_uri

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document
+from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, parse_token_vector
 from stair_es.inspection.diff import TOLERANCE, CurrentVector, WeightDifference, compare_vectors, find_policy_effect
-from stair_es.inspection.stored_document import StoredImage, parse_stored_image, parse_thumbnail, parse_token_vector
+from stair_es.inspection.stored_document import StoredImage, parse_stored_image, parse_thumbnail
 from stair_es.token_policy import PolicyUndo, TokenPolicy
 from stair_es.types import SparseVector
 

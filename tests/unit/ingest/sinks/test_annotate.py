@@ -11,7 +11,7 @@ import pytest
 from support.errors import expect_error
 
 import stair_es
-from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.documents.document import DocumentSettings, get_field_value
 from stair_es.ingest.sinks.annotated_documents import (
     OPTIONAL_FIELDS,
     ImageBase,
@@ -19,7 +19,6 @@ from stair_es.ingest.sinks.annotated_documents import (
     build_clear_action,
     build_version_action,
     choose_fields,
-    get_image_value,
 )
 from stair_es.model import registry
 from stair_es.sources.io.resolve import ResolvedImage
@@ -46,7 +45,7 @@ MINI = registry.resolve_model(stair_es.ModelSpec(name="stair-mini"))
     ],
 )
 def test_the_first_value_at_a_path_is_the_image(source: dict[str, Any], path: str, value: object) -> None:
-    assert get_image_value(source, path) == value
+    assert get_field_value(source, path) == value
 
 
 @pytest.mark.parametrize(
