@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from stair_es.eval.metrics import bootstrap_interval
+
 
 def compute_interval(
     ours: Sequence[NDArray[np.bool_]], theirs: Sequence[NDArray[np.bool_]], rounds: int = 10_000
@@ -19,6 +21,5 @@ def compute_interval(
         rounds: Resamplings.
     """
     apart = np.mean(ours, axis=0, dtype=float) - np.mean(theirs, axis=0, dtype=float)
-    draws = np.random.default_rng(0).integers(len(apart), size=(rounds, len(apart)))
-    low, high = np.quantile(apart[draws].mean(axis=1), (0.025, 0.975))
-    return 100 * float(apart.mean()), 100 * float(low), 100 * float(high)
+    low, high = bootstrap_interval(apart, rounds)
+    return 100 * float(apart.mean()), 100 * low, 100 * high
