@@ -26,7 +26,29 @@ class CaptionedImage:
     """Distinct captions, at least one."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ListedImage:
+    """One image with the words that a person accepts for it."""
+
+    name: str
+    """Name in the list."""
+    locator: Locator | None
+    """None if the list was read without its images."""
+    accepted: tuple[str, ...]
+    """Distinct words, at least one."""
+
+
 Problem: TypeAlias = str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordLists:
+    """Images with lists of accepted words."""
+
+    name: str
+    images: tuple[ListedImage, ...]
+    problems: tuple[Problem, ...] = ()
+    """Entries that were skipped, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +88,8 @@ def read_captions(
     form, entries = read_entries(path, split)
     problems: list[Problem] = []
     folder = images or get_image_folder(path)
-    kept = tuple(islice(_iterate_usable(_merge_entries(entries, problems), folder, problems), limit))
+    found = _locate_images(_merge_entries(entries, problems), folder, problems)
+    kept = tuple(islice(_iterate_captioned(found, problems), limit))
     if not kept:
         first = f": {problems[0]}" if problems else ""
         raise DatasetError(
@@ -74,6 +97,33 @@ def read_captions(
             "Specify the folder that the images are in with --images FOLDER. See docs/evaluate.md for the forms of caption sets.",
         )
     return CaptionDataset(name=path.name, form=form, images=kept, problems=tuple(problems))
+
+
+def read_word_lists(path: Path, *, images: Path | None = None, limit: int | None = None, with_images: bool = True) -> WordLists:
+    """Read lists of accepted words: JSON Lines of `{image, accepted: [word, ...]}`.
+
+    Args:
+        path: The file.
+        images: Folder that image names are relative to; None for the folder of the file.
+        limit: Maximum number of images; the first ones are used.
+        with_images: Whether the images must exist.
+
+    Raises:
+        UsageError: If the file can't be read, or no entry is usable.
+    """
+    problems: list[Problem] = []
+    merged = _merge_entries(read_entries(path)[1], problems)
+    found = (
+        _locate_images(merged, images or get_image_folder(path), problems) if with_images else ((each, None) for each in merged)
+    )
+    kept = tuple(islice(_iterate_listed(found, problems), limit))
+    if not kept:
+        first = f": {problems[0]}" if problems else ""
+        raise DatasetError(
+            f"no image with accepted words in {path}{first}",
+            'Write one line per image: {"image": "a.jpg", "accepted": ["sky", "cloud"]}. See docs/readability.md.',
+        )
+    return WordLists(name=path.name, images=kept, problems=tuple(problems))
 
 
 def _merge_entries(entries: Iterable[CaptionEntry | InvalidEntry], problems: list[Problem]) -> list[CaptionEntry]:
@@ -88,12 +138,28 @@ def _merge_entries(entries: Iterable[CaptionEntry | InvalidEntry], problems: lis
     return list(merged.values())
 
 
-def _iterate_usable(entries: Iterable[CaptionEntry], folder: Path, problems: list[Problem]) -> Iterator[CaptionedImage]:
+def _locate_images(
+    entries: Iterable[CaptionEntry], folder: Path, problems: list[Problem]
+) -> Iterator[tuple[CaptionEntry, Locator]]:
     for entry in entries:
         locator = entry.find_image(str(folder))
         if locator is None:
             problems.append(str(InvalidEntry(entry.name, f"no such file in {folder}")))
-        elif not entry.captions:
-            problems.append(str(InvalidEntry(entry.name, "no caption")))
         else:
+            yield entry, locator
+
+
+def _iterate_captioned(found: Iterable[tuple[CaptionEntry, Locator]], problems: list[Problem]) -> Iterator[CaptionedImage]:
+    for entry, locator in found:
+        if entry.captions:
             yield CaptionedImage(name=entry.name, locator=locator, captions=tuple(dict.fromkeys(entry.captions)))
+        else:
+            problems.append(str(InvalidEntry(entry.name, "no caption")))
+
+
+def _iterate_listed(found: Iterable[tuple[CaptionEntry, Locator | None]], problems: list[Problem]) -> Iterator[ListedImage]:
+    for entry, locator in found:
+        if entry.accepted:
+            yield ListedImage(name=entry.name, locator=locator, accepted=entry.accepted)
+        else:
+            problems.append(str(InvalidEntry(entry.name, "no accepted words")))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from glob import glob, has_magic
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from stair_es.errors import DatasetError, UsageError
@@ -115,6 +115,13 @@ def read_entries(path: Path, split: str | None = None) -> tuple[str, Iterable[Ca
             raise DatasetError(f"{path} is {form}, which has no splits", "Leave --split out.")
         return form, reader(path)
     return _read_json(path, split)
+
+
+def has_accepted_words(path: Path) -> bool:
+    """Return whether a file is JSON Lines whose first usable entry has accepted words."""
+    is_readable = path.is_file() and has_source_suffix(str(path), JSONL_SUFFIXES)
+    entries = read_json_lines(path) if is_readable else iter(())
+    return any(entry.accepted for entry in islice((each for each in entries if isinstance(each, CaptionEntry)), 1))
 
 
 def get_image_folder(path: Path) -> Path:

@@ -14,6 +14,8 @@ from stair_es.sources.io.uris import to_file_uri
 CAPTION_COLUMNS = ("captions", "caption", "texts", "text", "txt", "sentences", "sentence")
 """Names of columns, keys and members with captions, in order of precedence; case-insensitive."""
 TAG_COLUMNS = ("tags", "keywords")
+ACCEPTED_KEY = "accepted"
+"""Key of accepted words in JSON Lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class CaptionEntry:
     tags: tuple[str, ...] = ()
     locator: Locator | None = None
     """Locator of the bytes, if the dataset contains them or the file was found already."""
+    accepted: tuple[str, ...] = ()
+    """Words that a person accepts for the image, in a list of them."""
 
     def find_image(self, folder: str) -> Locator | None:
         """Return the locator of the bytes; None if there is no such file in `folder`."""
@@ -37,9 +41,10 @@ class CaptionEntry:
         return None if path is None else FileLocator(to_file_uri(path))
 
     def merge_with(self, other: CaptionEntry) -> CaptionEntry:
-        """Return the entry with the captions and tags of another entry of the same image added."""
-        captions, tags = dict.fromkeys((*self.captions, *other.captions)), dict.fromkeys((*self.tags, *other.tags))
-        return CaptionEntry(self.name, self.candidate_paths, tuple(captions), tuple(tags), self.locator)
+        """Return the entry with the captions, tags and accepted words of another entry of the same image added."""
+        pairs = (self.captions, other.captions), (self.tags, other.tags), (self.accepted, other.accepted)
+        captions, tags, accepted = (tuple(dict.fromkeys((*ours, *theirs))) for ours, theirs in pairs)
+        return CaptionEntry(self.name, self.candidate_paths, captions, tags, self.locator, accepted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,12 @@ def extract_tags(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the tags of a row: a list, or comma-separated text."""
     value = next((row[column] for column in _match_columns(row, TAG_COLUMNS)), None)
     return tuple(dict.fromkeys(extract_texts(value.split(",") if isinstance(value, str) else value)))
+
+
+def extract_accepted(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the words that a person accepts for the image of a row; none unless they are a list of texts only."""
+    value = row.get(ACCEPTED_KEY)
+    return extract_texts(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else ()
 
 
 def extract_texts(value: object) -> tuple[str, ...]:

@@ -10,7 +10,15 @@ from typing import Any, BinaryIO
 import orjson
 
 from stair_es.errors import DatasetError, SourceError
-from stair_es.eval.datasets.entry import CaptionEntry, InvalidEntry, extract_captions, extract_tags, extract_texts
+from stair_es.eval.datasets.entry import (
+    ACCEPTED_KEY,
+    CaptionEntry,
+    InvalidEntry,
+    extract_accepted,
+    extract_captions,
+    extract_tags,
+    extract_texts,
+)
 from stair_es.sources.io.files import ListedFile
 from stair_es.sources.io.lines import read_numbered_lines
 from stair_es.sources.io.local_file import FileLocator
@@ -50,12 +58,11 @@ def _parse_row(row: object, number: int) -> CaptionEntry | InvalidEntry:
     image = next((row[name] for name in IMAGE_COLUMNS if isinstance(row.get(name), str) and row[name]), None)
     if image is None:
         return InvalidEntry(f"line {number}", "no image (a path in `image` or `file`)")
-    captions = extract_captions(row)
-    return (
-        CaptionEntry(image, (image,), captions, extract_tags(row))
-        if captions
-        else InvalidEntry(f"line {number}", "no caption", image)
-    )
+    captions, accepted = extract_captions(row), extract_accepted(row)
+    if captions or accepted:
+        return CaptionEntry(image, (image,), captions, extract_tags(row), accepted=accepted)
+    reason = "`accepted` is no list of words, or an empty one" if ACCEPTED_KEY in row else "no caption"
+    return InvalidEntry(f"line {number}", reason, image)
 
 
 def parse_coco(images: list[Any], annotations: list[Any]) -> Iterator[CaptionEntry | InvalidEntry]:

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from support.errors import expect_error
 
-from stair_es.eval.datasets.captions import CaptionDataset, CaptionedImage, read_captions
-from stair_es.eval.datasets.detect import is_caption_folder, read_entries
+from stair_es.eval.datasets.captions import CaptionDataset, CaptionedImage, read_captions, read_word_lists
+from stair_es.eval.datasets.detect import has_accepted_words, is_caption_folder, read_entries
 from stair_es.eval.datasets.entry import CaptionEntry, extract_captions, extract_tags
 from stair_es.eval.retrieval.tasks import build_image_to_text, build_leave_one_out, build_text_to_image
 from stair_es.sources.base import ReadLimits
@@ -112,6 +112,54 @@ def test_lists_of_paths(
     assert (result.form, list_captions(result)) == (form, captions)
     assert list_problem_places(result) == ["gone.jpg", *places]
     assert read_images(result.images) == [f"bytes of {image}".encode() for image in captions]
+
+
+WORD_LISTS = """\
+{"image": "a.jpg", "accepted": ["sky", " blue  sky", "sky"]}
+{"file": "b.jpg", "accepted": ["fox"], "caption": "a fox"}
+{"image": "a.jpg", "accepted": ["cloud"]}
+{"image": "c.jpg", "accepted": "sky"}
+{"image": "c.jpg", "accepted": ["sky", 3]}
+{"image": "c.jpg", "accepted": []}
+{"image": "c.jpg", "accepted": {"sky": 1}}
+{"image": "val2014/d.jpg", "caption": "a caption", "accepted": true}
+{"image": "gone.jpg", "accepted": ["sky"]}
+"""
+
+
+def test_lists_of_accepted_words(image_folder: Path) -> None:
+    path = image_folder / "lists.jsonl"
+    path.write_text(WORD_LISTS)
+    result = read_word_lists(path)
+    assert {image.name: image.accepted for image in result.images} == {"a.jpg": ("sky", "blue sky", "cloud"), "b.jpg": ("fox",)}
+    places = [problem.split(":")[0] for problem in result.problems]
+    assert sorted(places) == ["gone.jpg", "line 4", "line 5", "line 6", "line 7", "val2014/d.jpg"]
+    without_images = read_word_lists(path, with_images=False)
+    assert [(image.name, image.locator) for image in without_images.images][2:] == [("gone.jpg", None)]
+    assert list_captions(read_captions(path)) == {"b.jpg": ("a fox",), "val2014/d.jpg": ("a caption",)}
+    assert [image.name for image in read_word_lists(path, limit=1).images] == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_list"),
+    [
+        ('no json\n{"image": "a.jpg", "accepted": ["sky"]}', True),
+        ('{"image": "a.jpg", "caption": "one", "accepted": ["sky"]}', True),
+        (json.dumps({"image": "a.jpg", "accepted": ["sky" * 4_000_000]}), True),
+        (json.dumps({"image": "a.jpg", "accepted": ["sky" * 8_000_000]}), False),  # longer than a line may be
+        ('{"image": "a.jpg", "caption": "one", "accepted": true}', False),
+        ('{"image": "a.jpg", "accepted": "sky"}', False),
+        ("", False),
+    ],
+)
+def test_lists_of_accepted_words_are_recognized(image_folder: Path, text: str, *, is_list: bool) -> None:
+    path = image_folder / "lists.jsonl"
+    path.write_text(text)
+    assert has_accepted_words(path) is is_list
+    assert not has_accepted_words(image_folder)
+    if not is_list:
+        with expect_error("dataset-error"):
+            read_word_lists(path)
 
 
 def test_tags_of_csv(image_folder: Path) -> None:
