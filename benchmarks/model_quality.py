@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from harness.photos import list_photos
 from harness.program import build_parser, publish_result
 from harness.result import Ratio, Result
 from harness.result import ReportTable as Lines
@@ -35,6 +34,7 @@ from retrieval.ranks import (
     compute_sparse_scores,
 )
 
+from stair_es.eval.datasets.captions import WordLists, read_word_lists
 from stair_es.eval.metrics import RECALL_CUTS
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair_mini.encoder import ImageOutputs, StairMiniEncoder
@@ -46,8 +46,8 @@ AT_LEAST = (36.0, 58.0, 68.0)
 MOST_BELOW_FORMER = 2.0
 """Allowed loss of R@1 on a set of drawings, in points."""
 READABLE = {
-    "unseen photographs": ("accept_unseen.json", {5: 72.0, 1: 88.0}),
-    "example photographs": ("accept.json", {5: 84.0, 1: 88.0}),
+    "unseen photographs": ("accepted_unseen.jsonl", {5: 72.0, 1: 88.0}),
+    "example photographs": ("accepted_examples.jsonl", {5: 84.0, 1: 88.0}),
 }
 """Lists of accepted tokens, and the least percent of the 5 heaviest and of the heaviest that shall be accepted."""
 ACCEPTED_OF = (5, 10, 1)
@@ -127,11 +127,12 @@ def compute_drawn_share(model: StairMiniEncoder, outputs: ImageOutputs) -> float
     return round(100 * float(np.mean([model.compute_head_share(*pair) > 0 for pair in pairs])), 1)
 
 
-def measure_readings(photos: Sequence[Path], accepted: Mapping[str, Sequence[str]]) -> Readings:
-    """Measure how many of the heaviest tokens of photographs are accepted."""
+def measure_readings(lists: WordLists) -> Readings:
+    """Measure how many of the heaviest tokens of photographs are accepted. A token that isn't there doesn't count."""
     model = StairMiniEncoder(ModelSpec(name="stair-mini"))
-    outputs = model.run_image_network(read_pixels(photos))
-    tokens = {photo.stem: vector.tokens[:10] for photo, vector in zip(photos, model.encode_image_outputs(outputs), strict=True)}
+    accepted = {Path(image.name).stem: image.accepted for image in lists.images}
+    outputs = model.run_image_network(read_pixels([DATA / image.name for image in lists.images]))
+    tokens = {name: vector.tokens[:10] for name, vector in zip(accepted, model.encode_image_outputs(outputs), strict=True)}
     shares = {
         most: float(np.mean([token in accepted[name] for name, heaviest in tokens.items() for token in heaviest[:most]]))
         for most in ACCEPTED_OF
@@ -145,11 +146,7 @@ def measure_readings(photos: Sequence[Path], accepted: Mapping[str, Sequence[str
 
 def measure_sets() -> dict[str, Readings]:
     """Measure both sets of photographs."""
-    photos = {"unseen photographs": sorted((DATA / "unseen").glob("*.jpg")), "example photographs": list_photos()}
-    return {
-        name: measure_readings(photos[name], json.loads((DATA / file).read_text(encoding="utf-8")))
-        for name, (file, _) in READABLE.items()
-    }
+    return {name: measure_readings(read_word_lists(DATA / file)) for name, (file, _) in READABLE.items()}
 
 
 def build_result(tables: Sequence[Table], readings: Mapping[str, Readings], backend: str) -> Result:
