@@ -27,7 +27,7 @@ from stair_es.eval.models import EvaluatedModel, LabelSpace, choose_label_space,
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
 from stair_es.model.vocabularies.readable import CONTINUATION_PREFIX
 from stair_es.sources.base import Locator
-from stair_es.types import PartProgressCallback, SparseVector
+from stair_es.types import Floats, PartProgressCallback, SparseVector
 
 TOKEN_CUTS = (1, 5, 20, 100)
 _ROUNDS = 10
@@ -173,10 +173,7 @@ def evaluate_interpretability(
         UsageError: If no image is readable, or the prompt has no placeholder.
         ModelError: If the first model fails.
     """
-    if "{}" not in prompt:
-        raise ConfigError(
-            f"the prompt {prompt!r} has no placeholder for the word", "Write {} where the word goes: a photo of a {}."
-        )
+    check_prompt(prompt)
     start = time.perf_counter()
     shared_space = choose_label_space(models)
     problems = list(task.problems)
@@ -190,11 +187,8 @@ def evaluate_interpretability(
             space = _build_own_space(model, readable.vectors.sparse, texts)
             rows.append(_build_row("tokens", model, space, spread_weights(readable.vectors.sparse, space.tokens), texts))
         if readable.vectors.dense is not None:
-            tokens = [prompt.replace("{}", strip_wordpiece_prefix(token)) for token in shared_space.tokens]
-            token_vectors = encode_texts(tokens, model, lambda _, *counts: progress("vocabulary", *counts), tokens=False).dense
-            if token_vectors is not None:
-                scores_NV = map(DenseIndex(token_vectors).compute_scores, readable.vectors.dense)
-                rows.append(_build_row("dense", model, shared_space, scores_NV, texts))
+            scores_NV = score_vocabulary(readable.vectors.dense, shared_space.tokens, model, prompt, progress)
+            rows.append(_build_row("dense", model, shared_space, scores_NV, texts))
         return rows
 
     rows = run_for_each_model(models, measure_model, problems)
@@ -211,6 +205,28 @@ def evaluate_interpretability(
         problems=tuple(dict.fromkeys(problems)),
         seconds=time.perf_counter() - start,
     )
+
+
+def check_prompt(prompt: str) -> None:
+    """Check that a prompt has a place for the word.
+
+    Raises:
+        ConfigError: If it hasn't.
+    """
+    if "{}" not in prompt:
+        raise ConfigError(
+            f"the prompt {prompt!r} has no placeholder for the word", "Write {} where the word goes: a photo of a {}."
+        )
+
+
+def score_vocabulary(
+    images_ND: Floats, tokens: Sequence[str], model: EvaluatedModel, prompt: str, progress: PartProgressCallback
+) -> Iterator[Doubles]:
+    """Yield the cosines [V] of all tokens, encoded in a prompt, with the dense vector of each image; none if no text has one."""
+    texts = [prompt.replace("{}", strip_wordpiece_prefix(token)) for token in tokens]
+    vectors_VD = encode_texts(texts, model, lambda _, *counts: progress("vocabulary", *counts), tokens=False).dense
+    if vectors_VD is not None:
+        yield from map(DenseIndex(vectors_VD).compute_scores, images_ND)
 
 
 def strip_wordpiece_prefix(token: str) -> str:

@@ -197,3 +197,57 @@ def test_sparsity_of_captions_and_folders(evaluate_command: CommandRunner, tmp_p
     assert (refused.code, "gone.jpg" in refused.message) == ("dataset-error", True)
     assert refused.remedy
     assert evaluate_command.read_json("words", PHOTOS / "captions.jsonl", "--limit", "8", *TABLE)["rows"][0]["images"] == 8
+
+
+def test_accepted_words_of_a_model_and_of_an_index(
+    evaluate_command: CommandRunner, client: OpenSearch, node_url: str, index_name: str, tmp_path: Path
+) -> None:
+    accepted = {"tabby-cat": ["cat", "tabby"], "koala": ["koala", "animal"], "espresso": ["coffee", "cup"], "red-crab": ["crab"]}
+    lists = [json.dumps({"image": f"{name}.jpg", "accepted": words}) + "\n" for name, words in accepted.items()]
+    (tmp_path / "lists.jsonl").write_text("".join(lists))
+    own = evaluate_command.read_json("words", "lists.jsonl", "--images", PHOTOS, *TABLE)
+    [row] = own["rows"]
+    assert (row["vectors"], row["model"], row["images"], row["without_tokens"]) == ("tokens", "stair-mini-3", 4, 0)
+    assert row["accepted"]["1"]["share"] >= 0.5
+
+    labels = {"properties": {"photo": {"type": "text"}, "machine": {"properties": {"labels": {"type": "rank_features"}}}}}
+    client.indices.create(index=index_name, body={"mappings": labels, "settings": {"number_of_shards": 2}})
+    documents: list[dict[str, object]] = [
+        {"photo": "https://shop.example/p/tabby%2Dcat.jpg?w=300", "machine": {"labels": {"Cats": 99.1, "##ing": 80, "Dog": 3}}},
+        {"photo": "koala.jpg", "machine": {}},
+        {"photo": "elsewhere/espresso.jpg", "machine": {"labels": {"cup": 0.2, "coffee": 0.9}}},
+        {"photo": "unlisted.jpg", "machine": {"labels": {"sky": 1}}},
+        {"photo": ["two.jpg", "three.jpg"]},
+        {"title": "no photo"},
+    ]
+    client.bulk(
+        body="".join(f'{{"index": {{}}}}\n{json.dumps(document)}\n' for document in documents),
+        index=index_name,
+        params={"refresh": "true"},
+    )
+    arguments = ("words", "lists.jsonl", "--url", node_url, "--index", index_name)
+    fields = ("--tokens-field", "machine.labels", "--image-field", "photo")
+    report = evaluate_command.read_json(*arguments, *fields)
+    [row] = report["rows"]
+    assert (row["vectors"], row["images"], row["without_tokens"], row["not_found"]) == ("index", 4, 2, 1)
+    assert [reading["tokens"] for reading in row["readings"]] == [["Cats", "##ing", "Dog"], [], ["coffee", "cup"], []]
+    assert [reading["accepted"] for reading in row["readings"]] == [["Cats"], [], ["coffee", "cup"], []]
+    shares = {most: share["share"] for most, share in row["accepted"].items()}
+    assert shares == pytest.approx({"5": 3 / 20, "1": 2 / 4, "10": 3 / 40})
+    assert (row["accepted_of_written"], row["pieces"]) == (pytest.approx(3 / 5), pytest.approx(1 / 20))
+    assert len(report["remarks"]) == 1  # about the crab
+    assert index_name in evaluate_command.read_output(*arguments, *fields)
+    for more, code in (
+        ((), "no-images"),
+        (("--image-field", "photo"), "no-token-weights"),
+        (("--image-field", "photo", "--tokens-field", "photo"), "no-token-weights"),
+        (("--compare", "stair-mini"), "option-conflict"),
+        (("--index", "gone"), "index-not-found"),
+    ):
+        assert evaluate_command.read_error(*arguments, *more).code == code
+    client.index(index=index_name, body={"photo": "other/koala.jpg"}, params={"refresh": "true"})
+    assert evaluate_command.read_error(*arguments, *fields).code == "several-documents"
+    assert evaluate_command.read_error("words", "lists.jsonl", "--split", "test").code == "option-conflict"
+    assert evaluate_command.read_error("words", "lists.jsonl", *fields).code == "option-conflict"
+    (tmp_path / "lists.jsonl").write_text("".join(lists) + lists[0].replace("tabby", "again/tabby"))
+    assert evaluate_command.read_error(*arguments, *fields).code == "dataset-error"

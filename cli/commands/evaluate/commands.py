@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,7 +22,9 @@ from .options import (
     EvaluationArguments,
     ImageFolderOption,
     LimitOption,
+    PrintableReport,
     SplitOption,
+    StoredTokensArguments,
 )
 
 if TYPE_CHECKING:
@@ -235,50 +238,83 @@ def _resolve_probe_folders(folder: Path | None, train: Path | None, test: Path |
     return train, test
 
 
+_WordsPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LISTS|FOLDER|CAPTIONS",
+        help="JSON Lines of images with `accepted` words, folder with a subfolder of images per class, or caption set.",
+    ),
+]
+_TokenPrompt = Annotated[str, typer.Option("--prompt", metavar="TEXT", help="Prompt for dense vectors, with {} for the token.")]
+_Dense = Annotated[
+    bool,
+    typer.Option(
+        "--dense", help="Also score the dense vectors of models with token weights. Encodes a text per token: minutes on a CPU."
+    ),
+]
+
+
 @app.command(name="words")
 @prepare_command
 def evaluate_words_command(
-    path: Annotated[
-        Path,
-        typer.Argument(metavar="FOLDER|CAPTIONS", help="Folder with a subfolder of images per class, or a caption set."),
-    ],
+    path: _WordsPath,
     classes: ClassNamesOption = None,
     images: ImageFolderOption = None,
     split: SplitOption = None,
     limit: LimitOption = None,
-    prompt: Annotated[
-        str, typer.Option("--prompt", metavar="TEXT", help="Prompt for dense vectors, with {} for the token.")
-    ] = "{}",
-    dense: Annotated[
-        bool,
-        typer.Option(
-            "--dense",
-            help="Also score the dense vectors of models with token weights. Encodes a text per token: minutes on a CPU.",
-        ),
-    ] = False,
+    prompt: _TokenPrompt = "{}",
+    dense: _Dense = False,
     *,
+    stored: StoredTokensArguments,
+    connection: ConnectionArguments,
     arguments: EvaluationArguments,
 ) -> None:
-    """Measure how often the correct word of an image ranks first in the whole vocabulary.
+    """Measure how many of an image's heaviest tokens are words that a person accepts, or how the correct word ranks.
 
     **Examples**
 
     ```text
+    stair-es evaluate words benchmarks/data/accepted_unseen.jsonl
+    stair-es evaluate words benchmarks/data/accepted_unseen.jsonl --index catalog --tokens-field labels --image-field photo
     stair-es evaluate words caltech101 --limit 20
     stair-es evaluate words examples/photos/captions.jsonl
     ```
 
-    Scores every token of the vocabulary for each image, by its weight or, for models without token weights, by the cosine of
-    dense vectors. In a folder of classes, the class name should rank first; in a caption set, a word of the captions. A folder
-    with both is used as a caption set unless you give `--classes`. Requires no cluster.
-    """
-    from stair_es.eval.interpretability import evaluate_interpretability
+    With LISTS, counts the accepted words among the heaviest tokens (docs/readability.md).
 
+    Otherwise, scores every token of the vocabulary for each image, by its weight or, for models without token weights, by the
+    cosine of dense vectors. In a folder of classes, the class name should rank first; in a caption set, a word of the captions.
+    A folder with both is used as a caption set unless you give `--classes`. Only `--index` requires a cluster.
+    """
+    from stair_es.eval.datasets.captions import read_word_lists
+    from stair_es.eval.datasets.detect import has_accepted_words
+    from stair_es.eval.interpretability import evaluate_interpretability
+    from stair_es.eval.readability import evaluate_readability
+
+    report: PrintableReport
     with arguments.show_progress() as progress:
-        task = _read_interpretability_task(path, classes, images, split, limit)
-        print_skipped(task.problems)
-        report = evaluate_interpretability(task, arguments.load_models(), prompt=prompt, dense=dense, progress=progress)
+        if stored.index is None:
+            _check_absent(stored.fields, "without --index")
+        else:
+            _check_absent({"--images": images, "--compare": arguments.compare, "--dense": dense}, "with --index")
+        if stored.index is not None or has_accepted_words(path):
+            _check_absent({"--classes": classes, "--split": split}, "for lists of accepted words")
+            lists = read_word_lists(path, images=images, limit=limit, with_images=stored.index is None)
+            print_skipped(lists.problems)
+            if stored.index is not None:
+                report = stored.measure_readability(lists, connection)
+            else:
+                report = evaluate_readability(lists, arguments.load_models(), prompt=prompt, dense=dense, progress=progress)
+        else:
+            task = _read_interpretability_task(path, classes, images, split, limit)
+            print_skipped(task.problems)
+            report = evaluate_interpretability(task, arguments.load_models(), prompt=prompt, dense=dense, progress=progress)
     arguments.print_report(report)
+
+
+def _check_absent(options: Mapping[str, object], where: str) -> None:
+    if given := [name for name, value in options.items() if value]:
+        raise OptionConflict(f"{', '.join(given)} can't be used {where}", "Omit the options that don't apply.")
 
 
 def _read_interpretability_task(

@@ -14,11 +14,14 @@ from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import UsageError
 
 from ...options import config_file, shared
+from ...options.connections import ConnectionArguments, open_cluster
 from ...output.bars import escape_control
 from ...output.console import emit_json, print_notice, print_plain, stdout
 
 if TYPE_CHECKING:
+    from stair_es.eval.datasets.captions import WordLists
     from stair_es.eval.models import EvaluatedModel
+    from stair_es.eval.tables import TableReport
     from stair_es.types import PartProgressCallback
 
 CompareOption = Annotated[
@@ -64,6 +67,52 @@ ClassNamesOption = Annotated[
 LimitOption = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Use only the first N images, or the first N of each class.")
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTokensArguments:
+    """Options of a command that may read tokens from the documents of an index instead of loading a model."""
+
+    index: Annotated[
+        str | None,
+        typer.Option(
+            "--index",
+            "-i",
+            metavar="ALIAS",
+            help="Measure the tokens in the documents of this index, whoever wrote them, instead of --model. Only for LISTS.",
+        ),
+    ] = None
+    tokens_field: Annotated[
+        str | None,
+        typer.Option(
+            "--tokens-field",
+            metavar="FIELD",
+            help="Field of the documents with tokens and weights, with dots for objects. [default: tokens]",
+        ),
+    ] = None
+    image_field: Annotated[
+        str | None,
+        typer.Option(
+            "--image-field",
+            metavar="FIELD",
+            help="Field of the documents with the path or URL of the image, with dots for objects. [default: uri]",
+        ),
+    ] = None
+
+    @property
+    def fields(self) -> dict[str, str | None]:
+        """The options that only apply to an index."""
+        return {"--tokens-field": self.tokens_field, "--image-field": self.image_field}
+
+    def measure_readability(self, lists: WordLists, connection: ConnectionArguments) -> TableReport:
+        """Measure the readability of the tokens in the index."""
+        from stair_es.eval.readability import evaluate_index_readability
+
+        given = {"tokens_field": self.tokens_field, "image_field": self.image_field}
+        with open_cluster(connection) as cluster:
+            return evaluate_index_readability(
+                lists, cluster, self.index or "", **{name: field for name, field in given.items() if field}
+            )
 
 
 class PrintableReport(Protocol):

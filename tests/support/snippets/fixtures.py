@@ -38,7 +38,7 @@ _TIMEOUT_S = 60
 _FEW = 6
 """Photos of a page that shows none, besides those that it names."""
 _REGION = "eu-central-1"
-_CLONE = ("examples", "pipelines", "mappings", "deploy", "docs", "docker-compose.yml")
+_CLONE = ("examples", "benchmarks/data", "pipelines", "mappings", "deploy", "docs", "docker-compose.yml")
 """What pages use of a clone: copied, so that no page changes ours."""
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")

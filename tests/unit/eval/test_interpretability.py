@@ -15,7 +15,7 @@ from PIL import Image
 from support.errors import expect_error
 
 from stair_es import SparseVector
-from stair_es.eval.datasets.captions import read_captions
+from stair_es.eval.datasets.captions import read_captions, read_word_lists
 from stair_es.eval.datasets.image_folder import read_image_folder
 from stair_es.eval.interpretability import (
     build_caption_task,
@@ -27,8 +27,9 @@ from stair_es.eval.interpretability import (
     spread_weights,
     strip_wordpiece_prefix,
 )
-from stair_es.eval.metrics import compute_ranks
+from stair_es.eval.metrics import bootstrap_interval, compute_ranks
 from stair_es.eval.models import EvaluatedModel, build_evaluated_model, choose_label_space, load_models, load_reference_tokens
+from stair_es.eval.readability import evaluate_readability, is_whole_word, judge_tokens
 from stair_es.eval.retrieval.run import EvalOptions, evaluate_retrieval
 from stair_es.eval.sparsity import (
     build_sparsity_dataset,
@@ -184,6 +185,74 @@ def test_words_of_captions(image_folder: Path) -> None:
             build_caption_task(captions), build_models(ColorEncoder()), prompt="a photo", progress=ignore_progress
         )
     assert "'a photo'" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("token", "accepted", "is_accepted"),
+    [
+        ("sky", "sky", True),
+        ("Sky", "SKY", True),
+        ("clouds", "cloud", True),
+        ("berry", "berries", True),
+        ("bus", "bu", False),
+        ("sky", "skyline", False),
+        ("ĠTree", "tree", True),
+        ("▁tree", "tree", True),
+        ("tree</w>", "tree", True),
+        ("sports_car", "car", False),
+        ("Red Fox", "fox red", True),
+        ("t-shirt", "t-shirt", True),
+        ("\uff53\uff4b\uff59", "sky", True),
+    ],
+)
+def test_a_token_is_compared_as_a_word(token: str, accepted: str, *, is_accepted: bool) -> None:
+    assert judge_tokens([token], accepted.split()) == (is_accepted,)
+    assert is_whole_word(token)
+
+
+@pytest.mark.parametrize(
+    "token", ["##sky", "[id 5]", "[CLS]", "<s>", "<|endoftext|>", "s", "!", "42", "##", "", " ", "Ġ", "\ud800", "\0\0"]
+)
+def test_what_is_no_word_is_never_accepted(token: str) -> None:
+    assert judge_tokens([token], [token, token.strip("#")]) == (False,)
+    assert not is_whole_word(token)
+
+
+def test_intervals_of_means() -> None:
+    rng = np.random.default_rng(7)
+    values_N = rng.random(150)
+    low, high = bootstrap_interval(values_N)
+    assert low < values_N.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * values_N.std() / 150**0.5, rel=0.1)
+    at_once = values_N[np.random.default_rng(0).integers(150, size=(10_000, 150))].mean(axis=1)  # more than are drawn at once
+    assert (low, high) == pytest.approx(tuple(np.quantile(at_once, (0.025, 0.975))))
+    assert bootstrap_interval(np.ones(3)) == (1.0, 1.0)
+
+
+def test_accepted_words(image_folder: Path) -> None:
+    accepted = {"red/0.png": ["Red"], "green/0.png": ["green", "dark"], "blue/0.png": ["blue"], "blue/1.png": ["sea"]}
+    path = image_folder / "lists.jsonl"
+    path.write_text("".join(json.dumps({"image": name, "accepted": words}) + "\n" for name, words in accepted.items()))
+    (image_folder / "blue" / "1.png").write_bytes(b"broken")
+    report = evaluate_readability(
+        read_word_lists(path),
+        build_models(ColorEncoder(), DenseColorEncoder(), OpaqueEncoder()),
+        progress=ignore_progress,
+    )
+    values = report.to_dict()
+    assert [problem.split(":")[0] for problem in values["problems"]] == ["blue/1.png"]
+    rows = {row["model"]: row for row in values["rows"]}
+    shares = {model: [round(row["accepted"][most]["share"], 3) for most in (5, 1, 10)] for model, row in rows.items()}
+    # of two tokens each, one, two and one are accepted; the heaviest one except for blue, whose heaviest is `dark`
+    assert shares["colors@1"] == shares["opaque@1"] == [round(4 / 15, 3), round(2 / 3, 3), round(4 / 30, 3)]
+    assert rows["colors@1"]["accepted_of_written"] == pytest.approx(4 / 6)
+    assert (rows["colors@1"]["images"], rows["colors@1"]["fewer_than_five"], rows["colors@1"]["without_tokens"]) == (3, 3, 0)
+    assert rows["colors@1"]["readings"][2] == {"image": "blue/0.png", "tokens": ["dark", "blue"], "accepted": ["blue"]}
+    assert rows["dense@1"]["readings"][0]["tokens"][0] == "red"
+    assert (len(rows["dense@1"]["readings"][0]["tokens"]), rows["dense@1"]["pieces"]) == (5, pytest.approx(1 / 5))  # `##ish`
+    assert "| dense@1 " in report.to_markdown()
+    with expect_error("config-error"):
+        evaluate_readability(read_word_lists(path), build_models(ColorEncoder()), prompt="photo", progress=ignore_progress)
 
 
 def test_the_label_space_of_only_dense_models_is_that_of_bert() -> None:
