@@ -3,8 +3,8 @@
     python benchmarks/small_sets/build.py --out SETS
     python benchmarks/distill.py --sets SETS --out RUNS --seeds 1
 
-The dense model is the arm `dense` of small_recipes.py. It is distilled in three ways: into a dictionary without training, into
-heads trained on the pairs that the dense model was trained on, and into heads trained on those images alone, with the dense model
+The dense model is the arm `dense` of small_recipes.py. It is distilled in three ways: by label scoring without training; into
+heads trained on the pairs that the dense model was trained on; and into heads trained on those images alone, with the dense model
 as teacher. Vectors are computed once and kept, so an interrupted run can be resumed.
 """
 
@@ -29,14 +29,13 @@ from torch import Tensor
 
 from stair_es.config.settings import resolve_settings
 from stair_es.distill.dense_model import DenseModel, open_dense_model
-from stair_es.distill.dictionary import DictionaryOptions, build_word_vocabulary, distill_dictionary, load_default_words
 from stair_es.distill.head import HeadOptions, distill_captions, distill_images
+from stair_es.distill.labels import LabelOptions, collect_words, distill_labels
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
-from stair_es.model.distilled import DistilledEncoder
+from stair_es.model.labels.distilled import DistilledEncoder
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.modeling import TextBatch
-from stair_es.model.stair.tokenizer import collect_whole_words
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
 from stair_es.sources.base import Locator
 from stair_es.sources.registry import open_source
@@ -50,12 +49,12 @@ from stair_es.training.losses import normalize_rows
 from stair_es.types import Floats, PartProgressCallback
 
 METHODS = {
-    "dictionary": "no training: a lasso over 4,000 words, those of the training captions and common ones",
+    "labels": "no training: scores of the words that come with stair-es, with 1,000 training images as samples",
     "head": "heads trained on the pairs that the dense model was trained on",
-    "head-images": "heads trained on the images alone, captioned with words of the same dictionary",
+    "head-images": "heads trained on the images alone, captioned with the same words",
 }
 TOKENS = 64
-_MEAN_IMAGES, _WORDS = 1000, 4000
+_SAMPLE_IMAGES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,16 +103,14 @@ def make_checkpoint(method: str, dense: Path, sets: Path, out: Path, seed: int) 
         distill_captions(str(dense), [train], out, options, NO_CALLBACKS, settings)
     else:
         pairs = dataset.read_pairs([PairFile(path=train)])
-        words = dict.fromkeys([*list_training_words(pairs), *load_default_words()])
-        vocabulary = build_word_vocabulary(list(words)[:_WORDS])
         if method == "head-images":
             images = link_images(pairs, out.with_name("training-images"))
-            distill_images(str(dense), [open_source(str(images))], vocabulary, out, options, NO_CALLBACKS, settings)
+            distill_images(str(dense), [open_source(str(images))], collect_words(), out, options, NO_CALLBACKS, settings)
         else:
-            chosen = np.random.default_rng(seed).permutation(len(pairs))[:_MEAN_IMAGES]
+            chosen = np.random.default_rng(seed).permutation(len(pairs))[:_SAMPLE_IMAGES]
             locators = [pairs[int(number)].locator for number in chosen]
-            limits = DictionaryOptions(image_tokens=TOKENS, text_tokens=TOKENS)
-            distill_dictionary(open_kept_model(dense, pairs), locators, vocabulary, out, limits, NO_CALLBACKS.on_progress)
+            limits = LabelOptions(image_tokens=TOKENS, text_tokens=TOKENS)
+            distill_labels(open_kept_model(dense, pairs), locators, collect_words(), out, limits, NO_CALLBACKS.on_progress)
     print(f"{out.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     return out
 
@@ -142,11 +139,6 @@ def open_kept_model(folder: Path, pairs: dataset.TrainingSet) -> KeptModel:
     features = load_dense_features(str(folder), resolve_settings(None))
     parts = {name: getattr(opened, name) for name in ("folder", "card", "evaluated")}
     return KeptModel(**parts, features=features, pairs=pairs)
-
-
-def list_training_words(pairs: dataset.TrainingSet) -> tuple[str, ...]:
-    """Return the words in the captions or tags of at least two images."""
-    return collect_whole_words(((*pair.captions, *pair.tags) for pair in pairs), 2).words
 
 
 def link_images(pairs: dataset.TrainingSet, folder: Path) -> Path:

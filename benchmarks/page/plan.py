@@ -136,7 +136,7 @@ RUNS = (
         group=QUALITY,
         shows="Tokens distilled from a dense model, compared with its own vectors ([explanation](distill.md))",
         script="distill",
-        short=f"--sets {SETS} --out {RETRAINED} --methods dictionary --steps 60 --pairs 400",
+        short=f"--sets {SETS} --out {RETRAINED} --methods labels --steps 60 --pairs 400",
         long=f"--sets {SETS} --out {TRAINED}",
         smoke="the dense model has only 60 updates on 400 pairs. For the loss by distillation, see "
         "[the table](distill.md#both-methods-on-the-test-sets)",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,12 +17,12 @@ from .train import print_training_result
 
 if TYPE_CHECKING:
     from stair_es.distill.dense_model import DenseModel
-    from stair_es.distill.dictionary import DistillReport
-    from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
+    from stair_es.distill.labels import DistillReport
+    from stair_es.model.labels.word_list import WordKind
     from stair_es.sources.base import Locator
     from stair_es.training.train import TrainingResult
 
-_HEAD_PANEL = "With --method head"
+_LABELS_PANEL, _HEAD_PANEL = "With --method labels", "With --method head"
 
 _Model = Annotated[
     str,
@@ -36,17 +37,17 @@ _Images = Annotated[
     typer.Option(
         "--images",
         metavar="SOURCE",
-        help="Images like those to be searched, given as for `stair-es ingest` (repeatable). `dictionary` subtracts the mean"
-        " vector of up to 1,000 of them; `head` trains on all of them.",
+        help="Images like those to be searched, given as for `stair-es ingest` (repeatable). `labels` learns from up to 1,000 of"
+        " them what is usual for each word; `head` trains on all of them.",
     ),
 ]
 _Out = Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", file_okay=False, help="Folder for the new checkpoint.")]
 _Method = Annotated[
-    Literal["dictionary", "head"],
+    Literal["labels", "head"],
     typer.Option(
         "--method",
-        help="`dictionary` decomposes images into words, without training. `head` trains heads on top of the model, on images"
-        " with captions or on images alone.",
+        help="`labels` scores words for each image, without training. `head` trains heads on top of the model, on images with"
+        " captions or on images alone.",
     ),
 ]
 _Words = Annotated[
@@ -56,7 +57,15 @@ _Words = Annotated[
         metavar="FILE",
         exists=True,
         dir_okay=False,
-        help="File with the words of the dictionary, one per line. [default: 10,000 common English words]",
+        help="File with more words, one word or phrase per line, perhaps with its kind after a tab: thing, scene, activity or"
+        " attribute.",
+    ),
+]
+_OnlyGivenWords = Annotated[
+    bool,
+    typer.Option(
+        "--only-given-words",
+        help="Use only the words of --words and --captions, without the 3,700 words that come with stair-es.",
     ),
 ]
 _Captions = Annotated[
@@ -65,8 +74,8 @@ _Captions = Annotated[
         "--captions",
         metavar="CAPTIONS",
         exists=True,
-        help="Caption set with texts like the queries, given as for `stair-es evaluate retrieval` (repeatable). `dictionary` adds"
-        " its words and subtracts the mean vector of up to 1,000 captions from texts; `head` trains on it.",
+        help="Caption set with texts like the queries, given as for `stair-es evaluate retrieval` (repeatable). `labels` adds its"
+        " words and subtracts the mean vector of up to 1,000 captions from texts; `head` trains on it.",
     ),
 ]
 _Prompts = Annotated[
@@ -74,8 +83,9 @@ _Prompts = Annotated[
     typer.Option(
         "--prompt",
         metavar="TEXT",
-        help="Prompt with {} for the word, such as 'a photo of a {}' (repeatable; the vectors are averaged).",
-        show_default="{}",
+        help="Prompt with {} for the word, such as 'a photo of a {}' (repeatable; the vectors are averaged)."
+        " [default: by the kind of word]",
+        rich_help_panel=_LABELS_PANEL,
     ),
 ]
 _ImageTokens = Annotated[
@@ -89,17 +99,6 @@ _TextTokens = Annotated[
         min=1,
         max=128,
         help="Maximum number of tokens per text. More tokens find more images and make searches slower.",
-    ),
-]
-_L1 = Annotated[
-    float | None,
-    typer.Option(
-        "--l1",
-        metavar="X",
-        min=0.0,
-        max=0.99,
-        help="L1 penalty as a share of the largest correlation of an image; a higher penalty leaves fewer tokens.",
-        show_default="0.3",
     ),
 ]
 _Steps = Annotated[
@@ -128,13 +127,13 @@ def distill_command(
     model: _Model,
     out: _Out,
     images: _Images = None,
-    method: _Method = "dictionary",
+    method: _Method = "labels",
     words: _Words = None,
+    only_given_words: _OnlyGivenWords = False,
     captions: _Captions = None,
     prompts: _Prompts = None,
     image_tokens: _ImageTokens = 64,
     text_tokens: _TextTokens = 64,
-    l1: _L1 = None,
     steps: _Steps = None,
     seed: _Seed = 0,
     device: _Device = "auto",
@@ -152,36 +151,34 @@ def distill_command(
     stair-es ingest ~/Pictures --index photos --model models/clip-words
     ```
 
-    `--method dictionary` trains nothing; its words are less readable than trained ones. `--method head` trains on images with
-    captions, or on images alone; run the command again after an interruption to resume. The dense model is copied to the output
-    folder. To measure the result on your images, run `stair-es evaluate retrieval`, which also measures the dense model.
+    `--method labels` trains nothing. `--method head` trains on images with captions, or on images alone; run the command again
+    after an interruption to resume. The dense model is copied to the output folder. To measure the result on your images, run
+    `stair-es evaluate retrieval`, which also measures the dense model.
     """
+    if only_given_words and not (words or captions):
+        raise UsageError("--only-given-words is without words", "Give --words FILE or --captions CAPTIONS.", code="no-words")
     if method == "head":
-        _refuse_options("dictionary", {"--l1": l1 is not None, "--prompt": bool(prompts)})
+        _refuse_options("labels", {"--prompt": bool(prompts)})
         choices = {"image_tokens": image_tokens, "text_tokens": text_tokens, "steps": steps, "seed": seed, "device": device}
-        result = _train_head(model, images, captions, words, out, choices, restart=restart)
+        collect = partial(_collect_words, words, only_given=only_given_words)
+        result = _train_head(model, images, captions, collect, out, choices, restart=restart)
         print_training_result(result, as_json=as_json)
         return
-    from stair_es.distill import dictionary
+    from stair_es.distill import labels
 
     from ..output.progress import show_evaluation_progress
 
     _refuse_options("head", {"--steps": steps is not None, "--restart": restart})
     if not images:
         remedy = "Give --images SOURCE: 100 or more like those to be searched."
-        raise UsageError("--method dictionary requires images", remedy, code="no-images-given")
-    dictionary.check_empty_folder(out)
-    texts = dictionary.read_caption_texts(captions or ())
-    vocabulary = _read_vocabulary(words, texts)
-    options = dictionary.DictionaryOptions(
-        image_tokens=image_tokens,
-        text_tokens=text_tokens,
-        l1=dictionary.DEFAULT_L1 if l1 is None else l1,
-        prompts=_check_prompts(prompts) if prompts else dictionary.PROMPTS,
-    )
+        raise UsageError("--method labels requires images", remedy, code="no-images-given")
+    labels.check_empty_folder(out)
+    texts = labels.read_caption_texts(captions or ())
+    collected = _collect_words(words, texts, only_given=only_given_words)
+    options = labels.LabelOptions(image_tokens=image_tokens, text_tokens=text_tokens, **_build_prompts(prompts))
     dense, locators = _open_inputs(model, images)
     with show_evaluation_progress() as progress:
-        report = dictionary.distill_dictionary(dense, locators, vocabulary, out, options, progress, texts)
+        report = labels.distill_labels(dense, locators, collected, out, options, progress, texts)
     _print_report(report, as_json=as_json)
 
 
@@ -192,18 +189,11 @@ def _refuse_options(method: str, given: Mapping[str, bool]) -> None:
             raise OptionConflict(f"{option} applies only to --method {method}", f"Leave it out, or use --method {method}.")
 
 
-def _read_vocabulary(words: Path | None, texts: Sequence[str]) -> WholeWordVocabulary:
-    from stair_es.distill.dictionary import build_word_vocabulary, list_caption_words, load_default_words, read_word_file
-
-    chosen = read_word_file(words) if words is not None else load_default_words()
-    return build_word_vocabulary([*list_caption_words(texts), *chosen])
-
-
 def _train_head(
     model: str,
     images: list[str] | None,
     captions: list[Path] | None,
-    words: Path | None,
+    collect_words: Callable[[], Mapping[str, WordKind]],
     out: Path,
     options: dict[str, Any],
     *,
@@ -236,27 +226,34 @@ def _train_head(
         if captions:
             return distill_captions(model, captions, out, HeadOptions(**options), callbacks, settings)
         sources = [open_source(argument) for argument in images or ()]
-        vocabulary = _read_vocabulary(words, ())
-        return distill_images(model, sources, vocabulary, out, HeadOptions(**options), callbacks, settings)
+        return distill_images(model, sources, collect_words(), out, HeadOptions(**options), callbacks, settings)
 
 
-def _check_prompts(prompts: list[str]) -> tuple[str, ...]:
-    """Return the prompts; raise UsageError if one has no place for the word."""
-    for prompt in prompts:
+def _collect_words(file: Path | None, texts: Sequence[str] = (), *, only_given: bool) -> Mapping[str, WordKind]:
+    from stair_es.distill.labels import collect_words
+
+    return collect_words(texts, file, with_own_list=not only_given)
+
+
+def _build_prompts(prompts: list[str] | None) -> dict[str, Any]:
+    """Return the prompts as an option, the same for each kind of word; none for the default ones."""
+    from stair_es.model.labels.word_list import WORD_KINDS
+
+    for prompt in prompts or ():
         if "{}" not in prompt:
             raise ConfigError(f"--prompt {prompt!r} has no {{}} for the word", "For example: --prompt 'a photo of a {}'.")
-    return tuple(prompts)
+    return {"prompts": dict.fromkeys(WORD_KINDS, tuple(prompts))} if prompts else {}
 
 
 def _open_inputs(model: str, images: list[str]) -> tuple[DenseModel, list[Locator]]:
-    """Open the dense model, and sample the images that its mean is computed from."""
+    """Open the dense model, and sample the images that show what is usual for each word."""
     from stair_es.distill.dense_model import open_dense_model, sample_images
-    from stair_es.distill.dictionary import MAX_MEAN_IMAGES
+    from stair_es.distill.labels import MAX_SAMPLE_IMAGES
     from stair_es.model.base import ModelSpec
     from stair_es.sources.registry import open_source
 
     dense = open_dense_model(ModelSpec(name=model, settings=config_file.get_config().settings))
-    items = sample_images([open_source(argument) for argument in images], MAX_MEAN_IMAGES, print_notice)
+    items = sample_images([open_source(argument) for argument in images], MAX_SAMPLE_IMAGES, print_notice)
     return dense, [item.locator for item in items]
 
 
@@ -266,9 +263,10 @@ def _print_report(report: DistillReport, *, as_json: bool) -> None:
         return
     print_skipped(report.problems, "images", "--json")
     print_plain(
-        f"{report.folder}: {report.words:,} words, mean of {report.images:,} images, {report.tokens:.0f} tokens an image, "
-        f"cosine of an image and its words {report.cosine:.2f}"
+        f"{report.folder}: {report.words:,} words, noise floors of {report.images:,} images, {report.tokens:.0f} tokens an image"
     )
+    if report.has_few_images:
+        print_notice("with 100 images or more like those to be searched, the words fit better")
     print_notice(
         f"nothing was trained; measure it on your images: stair-es evaluate retrieval CAPTIONS --model {report.folder} --exact"
     )

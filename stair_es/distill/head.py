@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import numpy as np
 
 from stair_es.config.settings import Settings
 from stair_es.distill.dense_model import build_no_image_error, iterate_source_items
-from stair_es.distill.dictionary import PROMPTS, encode_words
+from stair_es.distill.labels import score_words
 from stair_es.errors import DatasetError
 from stair_es.model import registry
 from stair_es.model.base import ModelCard, ModelSpec
-from stair_es.model.decomposition import center_vectors, decompose_images
-from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
+from stair_es.model.labels.distilled import build_scored_words
+from stair_es.model.labels.word_list import PROMPTS, WordKind
 from stair_es.sources.base import Source
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import from_file_uri
@@ -35,10 +36,10 @@ from stair_es.types import Floats, PartProgressCallback
 
 PSEUDO_CAPTIONS_FILE = "captions.jsonl"
 _CAPTION_WORDS, _TAG_WORDS = 4, 4
-_L1 = 0.7
-"""Penalty of the decomposition: a caption has the few words that stand out, about three."""
-_DECOMPOSED_IMAGES = 256
-"""Images per decomposition."""
+_MIN_WEIGHT_SHARE = 0.7
+"""Share of the heaviest word's weight that the other words of a caption have at least: a caption has the few that stand out."""
+_SCORED_IMAGES = 256
+"""Images that are scored at once."""
 _DECODE_THREADS = 2
 _MIN_CAPTIONS = 4
 _BATCH_SIZE = 256
@@ -69,7 +70,7 @@ def list_image_pairs(sources: Sequence[Source], on_message: Callable[[str], None
 
 
 def write_pseudo_captions(
-    dense: DenseFeatures, images: TrainingSet, vocabulary: WholeWordVocabulary, path: Path, progress: PartProgressCallback
+    dense: DenseFeatures, images: TrainingSet, words: Mapping[str, WordKind], path: Path, progress: PartProgressCallback
 ) -> TrainingSet:
     """Caption images with words, and write the captions as JSON Lines.
 
@@ -86,27 +87,24 @@ def write_pseudo_captions(
     states_BLD, unreadable = loader.load_batch(range(len(images)), [0] * len(images))
     readable = sorted(set(range(len(images))) - set(unreadable))
     vectors_ND: Floats = states_BLD[readable, 0].numpy()
-    words = _find_heaviest_words(dense, vectors_ND, vocabulary, progress)
-    pairs = [_caption_pair(images[number], own) for number, own in zip(readable, words, strict=True) if own]
+    heaviest = _find_heaviest_words(dense, vectors_ND, words, progress)
+    pairs = [_caption_pair(images[number], own) for number, own in zip(readable, heaviest, strict=True) if own]
     lines = ({"image": _name_image(pair), "captions": pair.captions, "tags": pair.tags} for pair in pairs)
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     return TrainingSet.from_pairs(pairs, images.problems)
 
 
 def _find_heaviest_words(
-    dense: DenseFeatures, vectors_ND: Floats, vocabulary: WholeWordVocabulary, progress: PartProgressCallback
+    dense: DenseFeatures, vectors_ND: Floats, words: Mapping[str, WordKind], progress: PartProgressCallback
 ) -> list[list[str]]:
-    """Return the words of each image, heaviest first, by a decomposition over a dictionary of all words."""
-    words_VD = encode_words(dense.encode_texts, vocabulary, PROMPTS, progress)
-    dictionary_VD = center_vectors(words_VD, words_VD.mean(axis=0))
-    centered_ND = center_vectors(vectors_ND, vectors_ND.mean(axis=0))
-    found, count = [], _CAPTION_WORDS + _TAG_WORDS
-    for begin in range(0, len(centered_ND), _DECOMPOSED_IMAGES):
-        weights_BV = decompose_images(centered_ND[begin : begin + _DECOMPOSED_IMAGES], dictionary_VD, l1=_L1, max_tokens=count)
-        for weights_V in weights_BV:
-            order = np.argsort(-weights_V, kind="stable")[:count]
-            found.append([vocabulary.words[index] for index in order if weights_V[index] > 0])
-        progress("words of images", len(found), len(centered_ND))
+    """Return the words of each image that stand out, heaviest first, by label scoring."""
+    scored = build_scored_words(partial(dense.encode_texts, progress=progress), words, PROMPTS, vectors_ND)
+    names, found = scored.vocabulary.words, []
+    for begin in range(0, len(vectors_ND), _SCORED_IMAGES):
+        for weights_V in score_words(vectors_ND[begin : begin + _SCORED_IMAGES], scored, _CAPTION_WORDS + _TAG_WORDS):
+            order = np.argsort(-weights_V, kind="stable")[: _CAPTION_WORDS + _TAG_WORDS]
+            found.append([names[index] for index in order if weights_V[index] > _MIN_WEIGHT_SHARE * weights_V[order[0]]])
+        progress("words of images", len(found), len(vectors_ND))
     return found
 
 
@@ -151,18 +149,18 @@ def distill_captions(
 def distill_images(
     model: str,
     sources: Sequence[Source],
-    vocabulary: WholeWordVocabulary,
+    words: Mapping[str, WordKind],
     out: Path,
     options: HeadOptions,
     callbacks: Callbacks,
     settings: Settings,
 ) -> TrainingResult:
-    """Train heads on images alone: their captions are the words that a decomposition of their dense vectors finds.
+    """Train heads on images alone: their captions are the words that label scoring finds for them.
 
     Args:
         model: Folder or hub id of the dense model.
         sources: The images.
-        vocabulary: Words that an image may be captioned with.
+        words: Words that an image may be captioned with, and their kinds.
         out: Folder of state, logs and checkpoint; `captions.jsonl` in it has the words of each image.
         options: Options.
         callbacks: Callbacks.
@@ -175,7 +173,7 @@ def distill_images(
     dense = load_dense_features(model, settings)
     images = list_image_pairs(sources, callbacks.on_message)
     out.mkdir(parents=True, exist_ok=True)
-    pairs = write_pseudo_captions(dense, images, vocabulary, out / PSEUDO_CAPTIONS_FILE, callbacks.on_progress)
+    pairs = write_pseudo_captions(dense, images, words, out / PSEUDO_CAPTIONS_FILE, callbacks.on_progress)
     return _train_head(model, pairs, [(out / PSEUDO_CAPTIONS_FILE).absolute()], out, options, callbacks, settings, dense)
 
 
@@ -216,7 +214,7 @@ def build_head_config(
     if different < _MIN_CAPTIONS:
         raise DatasetError(
             f"{different} images with different captions are too few to train heads",
-            f"Give at least {_MIN_CAPTIONS}; some thousands are better. --method dictionary needs none.",
+            f"Give at least {_MIN_CAPTIONS}; some thousands are better. --method labels needs none.",
         )
     is_captionless = [path.name for path in captions] == [PSEUDO_CAPTIONS_FILE]
     size = min(_BATCH_SIZE, max(2, different // 2))

@@ -24,7 +24,15 @@ from stair_es.model.checkpoint import (
     read_checkpoint_config,
     read_license,
 )
-from stair_es.model.distilled import DICTIONARY_FILE, DISTILLED_FORMAT, RECREATE_HINT, DistilledEncoder, parse_distilled_config
+from stair_es.model.labels.distilled import (
+    DISTILLED_FORMAT,
+    MATCH_THRESHOLDS,
+    RECREATE_HINT,
+    SCORED_WORDS_FILE,
+    DistilledEncoder,
+    parse_distilled_config,
+    read_scored_words,
+)
 from stair_es.model.stair import checkpoint, configuration
 from stair_es.model.stair.configuration import STAIR_FORMAT
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE
@@ -78,7 +86,7 @@ class StairCheckpoint(Checkpoint):
 
 
 class DistilledCheckpoint(Checkpoint):
-    """A model that `stair-es distill --method dictionary` made: a dictionary over a dense model."""
+    """A model that `stair-es distill --method labels` made: scored words over a dense model."""
 
     family = "stair-es, distilled"
 
@@ -91,7 +99,7 @@ class DistilledCheckpoint(Checkpoint):
         """See `Checkpoint`."""
         config = parse_distilled_config(read_checkpoint_config(folder), folder)
         dense_folder = folder / DENSE_FOLDER
-        for path in (folder / DICTIONARY_FILE, folder / WHOLE_WORDS_FILE, dense_folder / CONFIG_JSON):
+        for path in (folder / SCORED_WORDS_FILE, folder / WHOLE_WORDS_FILE, dense_folder / CONFIG_JSON):
             if not path.is_file():
                 raise CheckpointError(
                     f"{folder} is incomplete: it has no {path.relative_to(folder)}", RECREATE_HINT, code="checkpoint-incomplete"
@@ -108,6 +116,7 @@ class DistilledCheckpoint(Checkpoint):
             image_spec=dense.card.image_spec,
             description=f"distilled without training from {config.dense_model}: its vectors as weights of words",
             licenses=(*read_license(folder), *(f"dense model, {line}" for line in dense.card.licenses)),
+            match_thresholds=MATCH_THRESHOLDS,
         )
         check_fit_unchanged(self.card, fit)  # the means are those of images with this fit
 
@@ -123,7 +132,7 @@ class DistilledCheckpoint(Checkpoint):
             raise ModelError(
                 f"the model in {self._folder / DENSE_FOLDER} has no dense vectors", RECREATE_HINT, code="no-dense-vectors"
             )
-        return DistilledEncoder(self._folder, self._config, dense, self.card)
+        return DistilledEncoder(self._config, lambda: read_scored_words(self._folder), dense, self.card)
 
 
 DENSE_FAMILIES: tuple[type[Checkpoint], ...] = (

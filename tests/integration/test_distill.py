@@ -20,20 +20,29 @@ from support.models import tiny_dense, tiny_stair, tiny_training
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.distill.dense_model import DenseModel, open_dense_model, sample_images
-from stair_es.distill.dictionary import DictionaryOptions, DistillReport, build_word_vocabulary, distill_dictionary
+from stair_es.distill.labels import DistillReport, LabelOptions, distill_labels
 from stair_es.errors import ModelError, UsageError
 from stair_es.eval.models import load_models
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
-from stair_es.model.distilled import DistilledEncoder
+from stair_es.model.labels.distilled import MATCH_THRESHOLDS, DistilledEncoder
+from stair_es.model.labels.word_list import PROMPTS, WordKind
 from stair_es.search import ImageSearch, QueryInputs
 from stair_es.sources.registry import open_source
 from stair_es.types import Floats, Pixels
 
 ENVIRONMENT = {"STAIR_ES_MODEL": None, "STAIR_ES_INDEX": None, "STAIR_ES_URL": "http://127.0.0.1:9"}
-WORDS = ("dog", "red", "cat", "bus", "red dog", "a cat")
+KINDS: dict[str, WordKind] = {
+    "dog": "thing",
+    "red": "attribute",
+    "cat": "thing",
+    "bus": "thing",
+    "red dog": "thing",
+    "a cat": "thing",
+}
+WORDS = tuple(KINDS)
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "clip": tiny_dense.write_clip,
     "siglip": tiny_dense.write_siglip,
@@ -69,9 +78,7 @@ def distill_words(dense: Path, photos: Path, out: Path, **options: Any) -> Disti
     """Build a checkpoint with the six words."""
     model = open_dense_model(ModelSpec(name=str(dense)))
     locators = [item.locator for item in sample_images([open_source(str(photos))], 100, print)]
-    return distill_dictionary(
-        model, locators, build_word_vocabulary(WORDS), out, DictionaryOptions(**options), lambda part, done, total: None
-    )
+    return distill_labels(model, locators, KINDS, out, LabelOptions(**options), lambda part, done, total: None)
 
 
 def load_distilled(folder: Path) -> DistilledEncoder:
@@ -103,31 +110,43 @@ def normalize_rows(rows: Floats) -> Floats:
 @pytest.mark.parametrize("form", MAKERS)
 def test_vectors_are_what_the_formulas_say(form: str, photos: Path, tmp_path: Path) -> None:
     dense_folder = MAKERS[form](tmp_path / form)
-    report = distill_words(dense_folder, photos, tmp_path / "words", l1=0.2, text_tokens=3)
+    report = distill_words(dense_folder, photos, tmp_path / "words", text_tokens=3)
     encoder, dense = load_distilled(tmp_path / "words"), load_dense(dense_folder)
     assert (encoder.tokens, encoder.tokenize_word("Dogs"), encoder.tokenize_word("cats-bus")) == (WORDS, ("dog",), ("cat", "bus"))
     assert (report.model_id, report.images, report.words, report.problems) == (encoder.model_id, 9, 6, ())
-    prompts = DictionaryOptions().prompts
+    assert encoder.match_thresholds == MATCH_THRESHOLDS
     words_VD = np.stack(
-        [dense.encode_texts_dense([prompt.replace("{}", word) for prompt in prompts]).mean(axis=0) for word in WORDS]
+        [
+            dense.encode_texts_dense([prompt.replace("{}", word) for prompt in PROMPTS[kind]]).mean(axis=0)
+            for word, kind in KINDS.items()
+        ]
     )
-    dictionary_VD = normalize_rows(words_VD - words_VD.mean(axis=0))
+    words_VD = normalize_rows(words_VD - words_VD.mean(axis=0))
     texts = ["a red dog", "cat"]
     vectors, texts_BD = encoder.encode_texts_both(texts)
     assert texts_BD == pytest.approx(dense.encode_texts_dense(texts), abs=1e-6)
-    similarities_BV = normalize_rows(texts_BD - words_VD.mean(axis=0)) @ dictionary_VD.T
-    for vector, similarities_V, words in zip(vectors, similarities_BV, ({"red dog", "red", "dog"}, {"cat"}), strict=True):
+    for vector, words in zip(vectors, ({"red dog", "red", "dog"}, {"cat"}), strict=True):
         assert words <= set(vector.tokens)
         assert len(vector) <= 3
-        similar = {token: similarities_V[WORDS.index(token)] for token in vector.tokens}
-        assert {t: w for t, w in vector if similar[t] > 0} == pytest.approx({t: w for t, w in similar.items() if w > 0}, abs=1e-4)
-    pixels = draw_pixels(encoder)
+        assert np.linalg.norm(vector.weights) == pytest.approx(1, abs=1e-5)
+    items = sample_images([open_source(str(photos))], 100, print)
+    samples_ND, _ = open_dense_model(ModelSpec(name=str(dense_folder))).encode_images(
+        [item.locator for item in items], lambda part, done, total: None
+    )
+    mean_D, pixels = samples_ND.mean(axis=0), draw_pixels(encoder)
+    similarities_NV = normalize_rows(samples_ND - mean_D) @ words_VD.T
+    variances_V = similarities_NV.var(axis=0)
+    spreads_V = np.sqrt((9 * variances_V + 100 * variances_V.mean()) / 109)
     image_vectors, images_BD = encoder.encode_images_both(pixels)
     assert images_BD == pytest.approx(dense.encode_images_dense(pixels), abs=1e-6)
+    excess_BV = (normalize_rows(images_BD - mean_D) @ words_VD.T - similarities_NV.mean(axis=0)) / spreads_V - 0.85
+    weights_BV = np.maximum(excess_BV, 0) ** 1.5
+    for image_vector, weights_V in zip(image_vectors, weights_BV, strict=True):
+        expected = dict(zip(WORDS, weights_V / max(np.linalg.norm(weights_V), 1e-9), strict=True))
+        assert image_vector.to_dict() == pytest.approx(
+            {word: weight for word, weight in expected.items() if weight > 0}, abs=1e-3
+        )
     assert (image_vectors, vectors) == (encoder.encode_images(pixels), encoder.encode_texts(texts))
-    for vector in filter(len, image_vectors):
-        recomposed_D = sum(weight * dictionary_VD[WORDS.index(token)] for token, weight in vector)
-        assert np.linalg.norm(recomposed_D) == pytest.approx(1, abs=1e-3)
 
 
 def test_texts_without_a_word_have_no_vector(photos: Path, tmp_path: Path) -> None:
@@ -191,7 +210,7 @@ def test_a_changed_file_is_another_model(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "words"
     distill_words(tiny_dense.write_clip(tmp_path / "clip"), photos, folder)
     ids = [registry.resolve_model(ModelSpec(name=str(folder))).card.model_id]
-    for change in (change_dense_weights, lambda folder: change_config(folder, l1=0.5), replace_word):
+    for change in (change_dense_weights, lambda folder: change_config(folder, image_tokens=5), replace_word):
         change(folder)
         ids.append(registry.resolve_model(ModelSpec(name=str(folder))).card.model_id)
     assert len(set(ids)) == len(ids)
@@ -226,9 +245,10 @@ def mark_dense_as_pickle(folder: Path) -> None:
     (folder / "dense" / "model.safetensors").rename(folder / "dense" / "pytorch_model.bin")
 
 
-def write_nan(folder: Path) -> None:
+def change_tensor(folder: Path, name: str, value: float) -> None:
     path = folder / "model.safetensors"
-    save_file({**load_file(path), "text_mean_D": np.full(6, np.nan, np.float32)}, path)
+    tensors = load_file(path)
+    save_file({**tensors, name: np.full_like(tensors[name], value)}, path)
 
 
 @pytest.mark.parametrize(
@@ -236,15 +256,17 @@ def write_nan(folder: Path) -> None:
     [
         (add_word, "checkpoint-error", "7 words"),
         (truncate_weights, "checkpoint-error", "model.safetensors"),
-        (write_nan, "checkpoint-error", "model.safetensors"),
+        (lambda folder: change_tensor(folder, "text_mean_D", np.nan), "checkpoint-error", "model.safetensors"),
         (use_other_dense, "checkpoint-error", "8 dimensions"),
         (use_tokens_only, "no-dense-vectors", "dense"),
         (mark_dense_as_pickle, "checkpoint-error", "safetensors"),
         (lambda folder: shutil.rmtree(folder / "dense"), "checkpoint-incomplete", "dense/config.json"),
         (lambda folder: (folder / "words.json").unlink(), "checkpoint-incomplete", "words.json"),
-        (lambda folder: change_config(folder, version=2), "checkpoint-error", "version 2"),
+        (lambda folder: change_config(folder, version=1), "checkpoint-error", "version 1"),
         (lambda folder: change_config(folder, text_tokens=500), "checkpoint-error", "text_tokens"),
-        (lambda folder: change_config(folder, l1="much"), "checkpoint-error", "l1"),
+        (lambda folder: change_config(folder, prompts=["{}"]), "checkpoint-error", "prompts"),
+        (lambda folder: change_tensor(folder, "spreads_V", 0.0), "checkpoint-error", "model.safetensors"),
+        (lambda folder: change_tensor(folder, "floors_V", np.inf), "checkpoint-error", "model.safetensors"),
         (lambda folder: change_config(folder, image_tokens=None), "checkpoint-error", "image_tokens"),
         (lambda folder: change_config(folder, secret=1), "checkpoint-error", "secret"),
     ],
@@ -290,12 +312,12 @@ def check_comparison(report: dict[str, Any], name: str, dense_name: str) -> None
         assert rows["STAIR", name, direction]["tokens"]["unit"] == "tokens"
 
 
-def test_an_index_of_a_dictionary(photos: Path, tmp_path: Path, client: OpenSearch, node_url: str, index_name: str) -> None:
+def test_an_index_of_labels(photos: Path, tmp_path: Path, client: OpenSearch, node_url: str, index_name: str) -> None:
     distill_words(tiny_dense.write_clip(tmp_path / "clip"), photos, tmp_path / "words")
     assert ingest_and_check_scores(client, node_url, index_name, tmp_path / "words", photos, "a red dog") == 9
 
 
-def test_evaluate_compares_a_dictionary_with_its_dense_model(photos: Path, tmp_path: Path, command: CommandRunner) -> None:
+def test_evaluate_compares_labels_with_their_dense_model(photos: Path, tmp_path: Path, command: CommandRunner) -> None:
     dense_folder = tiny_dense.write_clip(tmp_path / "clip")
     distill_words(dense_folder, photos, tmp_path / "words")
     captions = photos / "captions.jsonl"
@@ -340,17 +362,18 @@ class TestCommand:
         (tmp_path / "words.txt").write_text("Dog\nred bus\n\ncat\ndog\n")
         (photos / "captions.jsonl").write_text('{"image": "1.png", "caption": "Two birds above the sea, a bird"}\n')
         arguments = ("--images", photos, "--words", tmp_path / "words.txt", "--captions", photos / "captions.jsonl")
-        options = ("--image-tokens", "5", "--text-tokens", "128", "--l1", "0", "--prompt", "a {}")
+        options = ("--image-tokens", "5", "--text-tokens", "128", "--only-given-words", "--prompt", "a {}")
         report = command.read_json("distill", dense_folder, *arguments, "--out", tmp_path / "out" / "clip", *options)
         assert (report["words"], report["images"], len(report["problems"])) == (5, 9, 1)
         assert report["dense_model"] == registry.resolve_model(ModelSpec(name=str(dense_folder))).card.model_id
         encoder = load_distilled(tmp_path / "out" / "clip")
-        assert json.loads((tmp_path / "out" / "clip" / "config.json").read_text())["prompts"] == ["a {}"]
+        assert json.loads((tmp_path / "out" / "clip" / "config.json").read_text())["prompts"]["scene"] == ["a {}"]
         mean_D = load_dense(dense_folder).encode_texts_dense(["Two birds above the sea, a bird"])[0]
         assert load_file(tmp_path / "out" / "clip" / "model.safetensors")["text_mean_D"] == pytest.approx(mean_D, abs=1e-6)
         assert set(encoder.tokens) == {"bird", "sea", "dog", "red bus", "cat"}
         assert "clauses" in (tmp_path / "out" / "clip" / "README.md").read_text()
         assert "--model" in command.run("distill", dense_folder, *arguments, "--out", tmp_path / "second").output
+        assert len(load_distilled(tmp_path / "second").tokens) > 3000
 
     @pytest.mark.parametrize(
         ("arguments", "code", "fact"),
@@ -368,6 +391,8 @@ class TestCommand:
             (("clip", "--images", "photos", "--out", "photos"), "folder-not-empty", "photos"),
             (("tokens", "--images", "photos"), "no-dense-vectors", "tokens"),
             (("clip", "--images", "photos", "--prompt", "a photo"), "config-error", "{}"),
+            (("clip", "--images", "photos", "--only-given-words"), "no-words", "--only-given-words"),
+            (("clip", "--images", "photos", "--words", "kind.txt"), "dataset-error", "line 1: 'animal'"),
         ],
     )
     def test_errors(
@@ -388,6 +413,7 @@ class TestCommand:
         (tmp_path / "broken" / "1.png").write_bytes(b"no image")
         (tmp_path / "blank.txt").write_text("\n \n")
         (tmp_path / "odd.txt").write_text("dog\n!!\n")
+        (tmp_path / "kind.txt").write_text("dog\tanimal\n")
         error = command.read_error("distill", *arguments, *(() if "--out" in arguments else ("--out", "out")))
         assert (error.code, fact in error.message) == (code, True)
         assert error.remedy

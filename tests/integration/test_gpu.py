@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import transformers.dynamic_module_utils
-from safetensors.numpy import save_file
 from support.corpora.photo_vectors import stack_photos
 from support.fake_gpu import pretend_gpu
 from support.models import tiny_checkpoints, tiny_dense, tiny_sparse, tiny_stair
@@ -19,9 +18,9 @@ from support.models import tiny_checkpoints, tiny_dense, tiny_sparse, tiny_stair
 from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
 from stair_es.model import registry, torch_device
 from stair_es.model.base import Encoder, ModelSpec
-from stair_es.model.distilled import DICTIONARY_FILE, DistilledConfig
+from stair_es.model.labels.distilled import DistilledConfig, ScoredWords
 from stair_es.model.stair.configuration import BackboneConfig
-from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
+from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.types import Floats, Pixels, Precision, SparseVector
 
 TEXTS = ("a red dog", "cat .", "a dog a cat a bus", "dog", "red")
@@ -59,17 +58,18 @@ def write_heads_over_clip(folder: Path) -> Path:
     return folder / "heads"
 
 
-def write_dictionary_over_clip(folder: Path) -> Path:
-    """Write a dictionary over a CLIP, as `stair-es distill --method dictionary` does."""
+def write_labels_over_clip(folder: Path) -> Path:
+    """Write scored words over a CLIP, as `stair-es distill --method labels` does."""
     words, draw = ("dog", "cat", "bus", "red"), np.random.default_rng(0)
-    config = DistilledConfig(name="words", dense_model="clip", image_tokens=3, text_tokens=3, l1=0.1, prompts=("{}",))
+    config = DistilledConfig(name="words", dense_model="clip", image_tokens=3, text_tokens=3, prompts={})
     tiny_dense.write_clip(folder / "words" / "dense")
     (folder / "words" / "config.json").write_text(config.to_json())
-    (folder / "words" / WHOLE_WORDS_FILE).write_text(WholeWordVocabulary(words).to_json())
     rows_VD = draw.normal(size=(len(words), 6)).astype(np.float32)
     rows_VD /= np.linalg.norm(rows_VD, axis=1, keepdims=True)
+    zeros, ones = np.zeros(len(words), np.float32), np.ones(len(words), np.float32)
     means = {name: np.zeros(6, np.float32) for name in ("image_mean_D", "text_mean_D")}
-    save_file({"words_VD": rows_VD, **means}, folder / "words" / DICTIONARY_FILE)
+    scored = ScoredWords(vocabulary=WholeWordVocabulary(words), words_VD=rows_VD, floors_V=zeros, spreads_V=ones, **means)
+    scored.write(folder / "words")
     return folder / "words"
 
 
@@ -88,7 +88,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "stair-vit": write_stair("vit", text_own_words=True, heads=("tokens", "dense"), dense_dim=7),
     "stair-convnet": write_stair("timm-convnet", image_top_k=0, text_top_k=0, similarity="dot"),
     "heads over clip": write_heads_over_clip,
-    "dictionary over clip": write_dictionary_over_clip,
+    "labels over clip": write_labels_over_clip,
     "stair-mini": lambda folder: Path("stair-mini"),
 }
 

@@ -22,11 +22,12 @@ from support.models import tiny_dense, tiny_sparse, tiny_stair
 from support.servers.hub_server import build_environment, serve_hub
 
 from stair_es.distill.dense_model import open_dense_model, sample_images
-from stair_es.distill.dictionary import DictionaryOptions, build_word_vocabulary, distill_dictionary
+from stair_es.distill.labels import LabelOptions, distill_labels
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.checkpoint import LIBRARY_CONFIG_JSON, MODULES_JSON, write_library_files
 from stair_es.model.families import detect_family
+from stair_es.model.labels.word_list import WordKind
 from stair_es.sentence_transformers import StairModule
 from stair_es.sources.registry import open_source
 
@@ -48,8 +49,8 @@ def write_whole_words(folder: Path) -> None:
 def write_distilled(folder: Path) -> None:
     dense = open_dense_model(ModelSpec(name=str(tiny_dense.write_clip(folder.parent / "clip"))))
     images = [item.locator for item in sample_images([open_source(str(PHOTOS))], 5, print)]
-    words = build_word_vocabulary(("dog", "red", "cat", "bus", "red dog"))
-    distill_dictionary(dense, images, words, folder, DictionaryOptions(), lambda part, done, total: None)
+    words: dict[str, WordKind] = {"dog": "thing", "red": "attribute", "cat": "thing", "bus": "thing", "red dog": "thing"}
+    distill_labels(dense, images, words, folder, LabelOptions(), lambda part, done, total: None)
 
 
 WRITERS = {"trained": write_trained, "whole words": write_whole_words, "distilled": write_distilled}

@@ -116,7 +116,15 @@ def test_images_alone_load_the_dense_model_once(distill_folder: Path, tmp_path: 
 
 def test_images_alone_are_captioned_with_words(distill_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("dog\ncat\ncar\ntree\nred\nblue\nsea\nbird\n")
-    arguments = ("--images", distill_folder / "set", "--words", tmp_path / "words.txt", "--out", tmp_path / "out")
+    arguments = (
+        "--images",
+        distill_folder / "set",
+        "--words",
+        tmp_path / "words.txt",
+        "--only-given-words",
+        "--out",
+        tmp_path / "out",
+    )
     output = build_runner(distill_folder).read_json(distill_folder / "clip", *arguments, "--steps", "10")
     assert output["pairs"] == 16
     pairs = read_pairs([PairFile(path=tmp_path / "out" / "captions.jsonl")])  # a caption set
@@ -133,8 +141,8 @@ def test_invalid_arguments_are_rejected(distill_folder: Path, tmp_path: Path) ->
     for arguments, code, fact in (
         ((clip,), "method-needs-images", "--captions"),
         ((clip, "--captions", captions, "--images", images), "method-needs-images", "both"),
-        ((clip, "--captions", captions, "--l1", "0.3"), "option-conflict", "--l1"),
-        ((clip, "--images", images, "--method", "dictionary", "--steps", "3"), "option-conflict", "--steps"),
+        ((clip, "--captions", captions, "--prompt", "a {}"), "option-conflict", "--prompt"),
+        ((clip, "--images", images, "--method", "labels", "--steps", "3"), "option-conflict", "--steps"),
         ((clip, "--captions", few), "dataset-error", "1 "),
         ((distill_folder / "distilled", "--captions", captions), "no-dense-vectors", str(distill_folder / "distilled")),
         (("stair-mini", "--captions", captions), "not-a-checkpoint-folder", "stair-mini"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stair_es.cli.options.config_file import read_config_file
-from stair_es.distill.dictionary import read_word_file
+from stair_es.distill.labels import read_word_file
 from stair_es.embedded_node.state import read_node_state
 from stair_es.errors import StairError
 from stair_es.eval.datasets.detect import read_entries

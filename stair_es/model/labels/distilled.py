@@ -1,16 +1,17 @@
-"""Distilled models, which `stair-es distill` writes: a dense model, and a dictionary that turns its vectors into words.
+"""Distilled models: a dense model, and scored words, by which its vectors become token weights without training.
 
-A folder has `model.safetensors` (the words' vectors and the two means), `words.json`, a model card, and in `dense/` a copy of the
-dense model, so that it also works on another machine. None of the files can contain code.
+A folder that `stair-es distill` writes has `model.safetensors` (the words' vectors, two means and the noise of each word),
+`words.json`, a model card, and in `dense/` a copy of the dense model, so that it also works on another machine. None of the files
+can contain code.
 
-Shape suffixes: B batch, V words, D dimensions.
+Shape suffixes: B batch, N sample images, T texts, V words, D dimensions.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,21 +19,24 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from stair_es.errors import CheckpointError
-from stair_es.model.base import Encoder, EncoderOverDense, ModelCard
-from stair_es.model.decomposition import center_vectors, decompose_images, select_similar_words
+from stair_es.model.base import Encoder, EncoderOverDense, MatchThresholds, ModelCard
+from stair_es.model.labels.scoring import center_vectors, measure_noise, score_images, score_texts
+from stair_es.model.labels.word_list import WordKind, build_word_vocabulary
 from stair_es.model.sparse_rows import SparseRowBuilder
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
 from stair_es.types import Floats, Pixels, SparseVector
 
 DISTILLED_FORMAT = "stair-es-distilled"
-DISTILLED_VERSION = 1
-DICTIONARY_FILE = "model.safetensors"
+DISTILLED_VERSION = 2
+SCORED_WORDS_FILE = "model.safetensors"
 MAX_TEXT_TOKENS = 128
 """Upper limit of tokens per text: each is a clause of the query."""
 RECREATE_HINT = "Get the checkpoint again, or write it again with stair-es distill."
+MATCH_THRESHOLDS = MatchThresholds(weak_cosine=0.3, weak_image_cosine=0.5, named_weight=0.25)
+"""The noise floor of each word makes them the same for all dense models; `docs/distill.md` says how they were chosen."""
 _BATCH_SIZE = 64
 
 
@@ -47,10 +51,8 @@ class DistilledConfig:
     """Maximum number of tokens per image."""
     text_tokens: int
     """Maximum number of tokens per text."""
-    l1: float
-    """Penalty of the decomposition, as a share of the image's largest correlation with a word."""
-    prompts: tuple[str, ...]
-    """Texts with `{}`, which the dense model read for each word."""
+    prompts: Mapping[WordKind, Sequence[str]]
+    """Texts with `{}`, which the dense model read for the words of each kind."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -59,8 +61,6 @@ class DistilledConfig:
             if not isinstance(count, int) or isinstance(count, bool) or count < 1 or (limit is not None and count > limit):
                 top = "" if limit is None else f" to {limit}"
                 raise CheckpointError(f"{name} must be a whole number from 1{top or ' on'}, got {count!r}", RECREATE_HINT)
-        if not isinstance(self.l1, (int, float)) or not 0 <= self.l1 < 1:
-            raise CheckpointError(f"l1 must be from 0 to below 1, got {self.l1!r}", RECREATE_HINT)
 
     def to_json(self) -> str:
         """Return the contents of `config.json`."""
@@ -68,23 +68,62 @@ class DistilledConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dictionary:
-    """The words of a distilled model, and their vectors in the space of the dense model."""
+class ScoredWords:
+    """The words of a distilled model, and what is known of them in the space of the dense model."""
 
     vocabulary: WholeWordVocabulary
     words_VD: Floats
     """Vectors of the words without their mean, of length 1."""
+    floors_V: Floats
+    """Noise floors: similarities with images up to this are usual for the word."""
+    spreads_V: Floats
+    """Standard deviations of the similarities with images."""
     image_mean_D: Floats
     """Mean dense vector of images."""
     text_mean_D: Floats
     """Mean dense vector of texts."""
 
-    def to_tensors(self) -> dict[str, Floats]:
-        """Return the arrays by their names in the file."""
-        return {name: np.ascontiguousarray(getattr(self, name), np.float32) for name in _TENSORS}
+    def write(self, folder: Path) -> None:
+        """Write the two files that `read_scored_words` reads."""
+        tensors = {name: np.ascontiguousarray(getattr(self, name), np.float32) for name in _TENSORS}
+        save_file(tensors, folder / SCORED_WORDS_FILE)
+        (folder / WHOLE_WORDS_FILE).write_text(self.vocabulary.to_json(), encoding="utf-8")
 
 
-_TENSORS = ("words_VD", "image_mean_D", "text_mean_D")
+_TENSORS = ("words_VD", "floors_V", "spreads_V", "image_mean_D", "text_mean_D")
+
+
+def build_scored_words(
+    encode_texts: Callable[[Sequence[str]], Floats],
+    words: Mapping[str, WordKind],
+    prompts: Mapping[WordKind, Sequence[str]],
+    images_ND: Floats,
+    texts: Sequence[str] = (),
+) -> ScoredWords:
+    """Build scored words: the vector of a word is the mean over the prompts of its kind, minus the mean of all words.
+
+    Args:
+        encode_texts: Returns the dense vectors [T, D] of texts.
+        words: The words and their kinds.
+        prompts: Texts with `{}` for each kind.
+        images_ND: Dense vectors of sample images.
+        texts: Texts like the queries, whose mean is removed from texts; the bare words if there are none.
+    """
+    lines = [[prompt.replace("{}", word) for prompt in prompts[kind]] for word, kind in words.items()]
+    distinct = list(dict.fromkeys((*(line for group in lines for line in group), *(texts or words))))
+    vector_of = dict(zip(distinct, encode_texts(distinct), strict=True))
+    words_VD = np.stack([np.mean([vector_of[line] for line in group], axis=0) for group in lines])
+    words_VD = center_vectors(words_VD, words_VD.mean(axis=0))
+    image_mean_D = images_ND.mean(axis=0)
+    floors_V, spreads_V = measure_noise(center_vectors(images_ND, image_mean_D), words_VD)
+    return ScoredWords(
+        vocabulary=build_word_vocabulary(words),
+        words_VD=words_VD,
+        floors_V=floors_V,
+        spreads_V=spreads_V,
+        image_mean_D=image_mean_D,
+        text_mean_D=np.mean([vector_of[text] for text in texts or words], axis=0),
+    )
 
 
 def parse_distilled_config(values: Mapping[str, Any], folder: Path) -> DistilledConfig:
@@ -97,48 +136,51 @@ def parse_distilled_config(values: Mapping[str, Any], folder: Path) -> Distilled
         )
     found = {name: value for name, value in values.items() if name not in ("format", "version")}
     names = {field.name for field in fields(DistilledConfig)}
-    if set(found) != names or not isinstance(found["name"], str) or not isinstance(found["prompts"], list):
+    if set(found) != names or not isinstance(found["name"], str) or not isinstance(found["prompts"], dict):
         wrong = sorted(set(found) ^ names) or ["name", "prompts"]
         raise CheckpointError(
             f"the config.json in {folder} has missing, unknown or invalid fields: {', '.join(wrong)}", RECREATE_HINT
         )
-    return DistilledConfig(**{**found, "prompts": tuple(map(str, found["prompts"]))})
+    return DistilledConfig(**found)
 
 
-def read_dictionary(folder: Path) -> Dictionary:
-    """Read the words of a checkpoint and their vectors."""
+def read_scored_words(folder: Path) -> ScoredWords:
+    """Read the scored words in a folder."""
     vocabulary = WholeWordVocabulary.from_file(folder / WHOLE_WORDS_FILE)
-    path = folder / DICTIONARY_FILE
+    path = folder / SCORED_WORDS_FILE
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"can't read {path}: {error}", RECREATE_HINT) from error
     shape = tensors["words_VD"].shape if "words_VD" in tensors else ()
-    expected = {"words_VD": (len(vocabulary), *shape[1:]), "image_mean_D": shape[1:], "text_mean_D": shape[1:]}
+    count, size = (len(vocabulary),), shape[1:]
+    expected = {"words_VD": (*count, *size), "floors_V": count, "spreads_V": count, "image_mean_D": size, "text_mean_D": size}
     if len(shape) != 2 or {name: tensor.shape for name, tensor in tensors.items()} != expected:
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(tensors.items()))
         raise CheckpointError(f"{path} doesn't fit its {len(vocabulary):,} words: {shapes or 'it has no tensors'}", RECREATE_HINT)
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
         raise CheckpointError(f"{path} has values that aren't finite", RECREATE_HINT)
-    return Dictionary(vocabulary=vocabulary, **{name: tensors[name].astype(np.float32) for name in _TENSORS})
+    if (tensors["spreads_V"] <= 0).any():
+        raise CheckpointError(f"{path} has a word whose similarities don't differ", RECREATE_HINT)
+    return ScoredWords(vocabulary=vocabulary, **{name: tensors[name].astype(np.float32) for name in _TENSORS})
 
 
 class DistilledEncoder(EncoderOverDense):
     """An encoder whose dense vectors are those of the dense model. Each part is loaded once, when it is first used."""
 
-    def __init__(self, folder: Path, config: DistilledConfig, dense: Encoder, card: ModelCard) -> None:
-        """Create the encoder without loading the dictionary."""
-        self._folder, self._config, self._dense, self.card = folder, config, dense, card
+    def __init__(self, config: DistilledConfig, load_words: Callable[[], ScoredWords], dense: Encoder, card: ModelCard) -> None:
+        """Create the encoder without loading the words."""
+        self._config, self._load_words, self._dense, self.card = config, load_words, dense, card
         self._lock = threading.RLock()
 
     @property
     def tokens(self) -> tuple[str, ...]:
         """Return all words that a vector can contain."""
-        return self._get_dictionary().vocabulary.words
+        return self._get_words().vocabulary.words
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
-        """Return the words of the dictionary in a word as users write it: itself, its singular, or its hyphenated parts."""
-        vocabulary = self._get_dictionary().vocabulary
+        """Return the words of the list in a word as users write it: itself, its singular, or its hyphenated parts."""
+        vocabulary = self._get_words().vocabulary
         return tuple(dict.fromkeys(vocabulary.words[match.word_index] for match in vocabulary.match_words(word)))
 
     def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
@@ -153,23 +195,23 @@ class DistilledEncoder(EncoderOverDense):
 
     def weigh_images(self, dense_BD: Floats) -> list[SparseVector]:
         """Return the sparse vectors of images that the dense model has already encoded."""
-        dictionary, vectors = self._get_dictionary(), []
+        words, vectors = self._get_words(), []
         for begin in range(0, len(dense_BD), _BATCH_SIZE):
-            images_BD = self._center(dense_BD[begin : begin + _BATCH_SIZE], dictionary.image_mean_D)
-            weights_BV = decompose_images(
-                images_BD, dictionary.words_VD, l1=self._config.l1, max_tokens=self._config.image_tokens
+            images_BD = self._center(dense_BD[begin : begin + _BATCH_SIZE], words.image_mean_D)
+            weights_BV = score_images(
+                images_BD, words.words_VD, words.floors_V, words.spreads_V, max_tokens=self._config.image_tokens
             )
             vectors += self._rows.build_rows(weights_BV)
         return vectors
 
     def weigh_texts(self, texts: Sequence[str], dense_BD: Floats) -> list[SparseVector]:
         """Return the sparse vectors of texts that the dense model has already encoded."""
-        dictionary, vectors = self._get_dictionary(), []
+        words, vectors = self._get_words(), []
         for begin in range(0, len(dense_BD), _BATCH_SIZE):
             chunk = texts[begin : begin + _BATCH_SIZE]
-            texts_BD = self._center(dense_BD[begin : begin + _BATCH_SIZE], dictionary.text_mean_D)
-            own_words = [[match.word_index for match in dictionary.vocabulary.match_words(text)] for text in chunk]
-            weights_BV = select_similar_words(texts_BD, dictionary.words_VD, own_words, max_tokens=self._config.text_tokens)
+            texts_BD = self._center(dense_BD[begin : begin + _BATCH_SIZE], words.text_mean_D)
+            own_words = [[match.word_index for match in words.vocabulary.match_words(text)] for text in chunk]
+            weights_BV = score_texts(texts_BD, words.words_VD, own_words, max_tokens=self._config.text_tokens)
             weights_BV[[not any(map(str.isalnum, text)) for text in chunk]] = 0.0
             vectors += self._rows.build_rows(weights_BV)
         return vectors
@@ -177,18 +219,18 @@ class DistilledEncoder(EncoderOverDense):
     def _center(self, dense_BD: Floats, mean_D: Floats) -> Floats:
         if dense_BD.shape[1:] != mean_D.shape:
             raise CheckpointError(
-                f"the dense model in {self._folder} has {dense_BD.shape[1]} dimensions, its dictionary {len(mean_D)}",
+                f"the dense model of {self.card.name} has {dense_BD.shape[1]} dimensions, its words {len(mean_D)}",
                 RECREATE_HINT,
             )
         return center_vectors(dense_BD, mean_D)
 
-    def _get_dictionary(self) -> Dictionary:
+    def _get_words(self) -> ScoredWords:
         with self._lock:
-            return self._dictionary
+            return self._words
 
     @cached_property
-    def _dictionary(self) -> Dictionary:
-        return read_dictionary(self._folder)
+    def _words(self) -> ScoredWords:
+        return self._load_words()
 
     @cached_property
     def _rows(self) -> SparseRowBuilder:

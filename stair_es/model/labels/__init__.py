@@ -1,0 +1,1 @@
+"""Label scoring: a dense model and a list of words give token weights without training."""
