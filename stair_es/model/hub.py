@@ -45,7 +45,7 @@ class HubModel:
     name: str
     """Value of `--model`."""
     hub_id: str
-    """Id of its repository. An index stores this, not the short name."""
+    """Id of its repository. An index stores this, not the short name, unless it is a recipe."""
     dense_id: str | None = None
     """Id of the dense model whose vectors it transforms, if it is a head over one."""
     description: str
@@ -53,6 +53,8 @@ class HubModel:
     facts: ModelFacts
     runs_code: bool = False
     """Whether its repository has Python code, which runs after the user's consent."""
+    commit: str | None = None
+    """Commit of a recipe: a dense model whose words are scored on first use (`labels.recipe`), the same way everywhere."""
     tested: bool = False
     """Whether `benchmarks/hub_models.py` was run with its published weights, and reached the published recall."""
 
@@ -114,7 +116,31 @@ HUB_MODELS = (
         ),
         runs_code=True,
     ),
+    HubModel(
+        name="siglip2",
+        hub_id="google/siglip2-base-patch16-256",
+        commit="3f9f96cb90da5dbc758b01813f2f6f1aee24c1ab",
+        description="pictures of any kind (SigLIP 2: a dense model of Google; its words are scored on first use)",
+        licenses=("Apache-2.0",),
+        facts=ModelFacts(
+            size="375 million parameters, 1.5 GB",
+            languages="texts in more than 100; the words are English",
+            vocabulary="words that pictures can show",
+            tokens=3_708,
+            recall="of the dense model, COCO, text to image: R@1 53.2; of the words: unknown",
+            source="Tschannen et al., 2025 (arXiv 2502.14786)",
+            verified="loading, scoring and the format, on small checkpoints with random weights",
+            unverified="the published weights, and the recall",
+        ),
+    ),
 )
+
+_PINNED = {model.hub_id: model.commit for model in HUB_MODELS if model.commit is not None}
+
+
+def format_download_command(name: str) -> str:
+    """Return the command that downloads a repository, at the commit that is used here."""
+    return f"hf download {name}" + (f" --revision {_PINNED[name]}" if name in _PINNED else "")
 
 
 def list_hub_model_names() -> tuple[str, ...]:
@@ -253,7 +279,10 @@ def _fetch_files(name: str, patterns: tuple[str, ...]) -> Path:
     try:
         folder = Path(
             hub.snapshot_download(
-                name, revision=_revisions.get(name), allow_patterns=list(patterns), local_files_only=not may_fetch
+                name,
+                revision=_revisions.get(name, _PINNED.get(name)),
+                allow_patterns=list(patterns),
+                local_files_only=not may_fetch,
             )
         )
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
@@ -265,7 +294,7 @@ def _fetch_files(name: str, patterns: tuple[str, ...]) -> Path:
     except Exception as error:  # the HTTP library and its errors differ by version
         if not may_fetch:
             raise ModelNotFetched(
-                f"{name} isn't in the hub cache", f"Fetch it: hf download {name}", code="model-not-cached"
+                f"{name} isn't in the hub cache", f"Fetch it: {format_download_command(name)}", code="model-not-cached"
             ) from error
         raise _build_download_error(name, error) from error
     _revisions[name] = folder.name  # snapshots/COMMIT
@@ -278,7 +307,8 @@ def _build_download_error(name: str, error: Exception) -> ModelError:
     cached, cache = get_cache_folder(name), constants.HF_HUB_CACHE
     message = f"there is no folder {name!r} here, and it can't be downloaded from the hub"
     offline_hint = (
-        f"download it on a machine with a connection (hf download {name}), and copy {cached.name} from its cache to {cache} here "
+        f"download it on a machine with a connection ({format_download_command(name)}), and copy {cached.name} from its cache to "
+        f"{cache} here "
         "(HF_HOME sets another folder)"
     )
     is_partial = any((cached / "snapshots").glob("*/*"))  # a complete copy would have been used

@@ -97,11 +97,13 @@ class ModelLocation:
     """Id on the hub instead of a short name."""
     entry_point: Plugin | None = None
     folder: Path | None = None
+    recipe: str | None = None
+    """Short name, if the words of the dense model there are scored on first use."""
 
     @property
     def portable_name(self) -> str:
         """Return the name for other processes: a folder becomes its absolute path."""
-        return str(self.folder or self.name)
+        return self.recipe or str(self.folder or self.name)
 
     @property
     def is_on_hub(self) -> bool:
@@ -119,10 +121,17 @@ def locate_model(name: str) -> ModelLocation:
     entry_point = plugins.get_plugin("encoders", name)
     if entry_point is not None:
         return ModelLocation(name=name, entry_point=entry_point)
-    hub_model = hub.find_hub_model(name)
-    portable_name = hub_model.hub_id if hub_model is not None else name
+    location = _locate_on_hub(name)
     # Only the id, not the short name, may also be a folder here.
-    return ModelLocation(name=portable_name, folder=_find_folder(portable_name))
+    return location if location.recipe else replace(location, folder=_find_folder(location.name))
+
+
+def _locate_on_hub(name: str) -> ModelLocation:
+    """Return the location of a name that is neither an entry point nor a folder."""
+    hub_model = hub.find_hub_model(name)
+    if hub_model is None:
+        return ModelLocation(name=name)
+    return ModelLocation(name=hub_model.hub_id, recipe=name if hub_model.commit and name == hub_model.name else None)
 
 
 def resolve_model(spec: ModelSpec, *, runs_here: bool = True) -> Model:
@@ -158,22 +167,26 @@ def _open_checkpoint(spec: ModelSpec, location: ModelLocation) -> Model:
     """Open the checkpoint in a folder, or in a repository on the hub."""
     from stair_es.model import families
 
-    name = location.portable_name
+    name = str(location.folder or location.name)
     folder = location.folder or hub.download_metadata(name, families.detect_family)
     code = _find_own_code(location, folder)
     if code is not None:  # before weights are downloaded
         spec = replace(spec, settings=check_consent(code, resolve_settings(spec.settings)))
     if location.folder is None:
         folder = hub.download_snapshot(name, families.detect_family, with_code=code is not None)
-    plugin = families.open_checkpoint(folder, name, spec.fit, trusts_code=code is not None)
-    return Model(spec=spec, portable_name=name, plugin=plugin, folder=folder)
+    plugin: EncoderPlugin = families.open_checkpoint(folder, name, spec.fit, trusts_code=code is not None)
+    if location.recipe is not None:
+        from stair_es.model.labels.recipe import LabelRecipe
+
+        plugin = LabelRecipe(location.recipe, plugin)
+    return Model(spec=spec, portable_name=location.portable_name, plugin=plugin, folder=folder)
 
 
 def _find_own_code(location: ModelLocation, folder: Path) -> OwnCode | None:
     """Return the Python code of a model, of which only the metadata is needed here; None if it has none."""
     from stair_es.model import families
 
-    name, references = location.portable_name, families.detect_family(folder).find_code(folder)
+    name, references = str(location.folder or location.name), families.detect_family(folder).find_code(folder)
     if not references:
         return None
     if location.folder is not None:
@@ -207,22 +220,20 @@ def load_local_encoder(spec: ModelSpec) -> Encoder:
         home = resolve_settings(spec.settings).home
         if plugins.get_plugin("encoders", spec.name) is not None or is_used_model_folder(spec.name, home):
             return load_encoder(spec)
-        hub_id = find_hub_id(spec.name)
-        if hub_id is None:
+        if find_hub_id(spec.name) is None:
             raise ModelNotFetched(
                 "no installed model has this name, and no ingest with this STAIR_ES_HOME has used such a folder",
                 code="model-not-installed",
             )
-        location = ModelLocation(name=hub_id)
+        location = _locate_on_hub(spec.name)
         location.check_hub_libraries()
         return _open_checkpoint(spec, location).load()
 
 
 def find_hub_id(name: str) -> str | None:
     """Return the hub repository of a name, assuming that no local folder has that name. Doesn't access the disk."""
-    hub_model = hub.find_hub_model(name)
-    hub_id = hub_model.hub_id if hub_model is not None else name
-    return hub_id if _HUB_ID.fullmatch(hub_id) else None
+    location = _locate_on_hub(name)
+    return location.name if location.is_on_hub else None
 
 
 def list_short_names() -> tuple[str, ...]:
@@ -340,5 +351,5 @@ def list_missing_steps(entry: ModelEntry) -> Iterator[str]:
     if not entry.extra_installed:
         yield f"install the extra: {optional.format_install_command(entry.extra)}"
     if not entry.cached:
-        commands = " && ".join(f"hf download {repository}" for repository in entry.repositories)
+        commands = " && ".join(map(hub.format_download_command, entry.repositories))
         yield f"nothing: it is downloaded on first use (or now: {commands})"

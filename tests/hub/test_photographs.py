@@ -45,7 +45,7 @@ def test_a_text_finds_its_photograph_among_them(name: str) -> None:
         assert max(images, key=lambda other: images[other].dot(query)) == photo
 
 
-@pytest.mark.parametrize("model", hub.HUB_MODELS, ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [each for each in hub.HUB_MODELS if each.commit is None], ids=lambda model: model.name)
 def test_a_short_name_and_its_id_are_the_same_model(model: hub.HubModel) -> None:
     assert registry.resolve_model(ModelSpec(name=model.name)).card == registry.resolve_model(ModelSpec(name=model.hub_id)).card
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.models import tiny_sparse
@@ -155,18 +156,19 @@ def run_command(*arguments: str, url: str, home: Path, **more: str) -> subproces
 @pytest.fixture
 def public_hub(hub_server: HubServer) -> HubServer:
     """Return the hub with tiny checkpoints instead of those that have short names."""
-    from support.models.tiny_dense import write_blip
+    from support.models.tiny_dense import write_blip, write_siglip
 
-    photos, small, pages = HUB_MODELS
+    photos, small, pages, siglip = HUB_MODELS
     write_checkpoint(hub_server.root / photos.hub_id, build_d2s_config(None), draw_d2s_weights())
     assert photos.dense_id is not None
     write_blip(hub_server.root / photos.dense_id)
     write_checkpoint(hub_server.root / small.hub_id, build_vdr_config(), draw_vdr_weights(), pickled=True)
     tiny_sparse.write_page_model(hub_server.root / pages.hub_id)
+    write_siglip(hub_server.root / siglip.hub_id)
     return hub_server
 
 
-@pytest.mark.parametrize("model", HUB_MODELS, ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [each for each in HUB_MODELS if each.commit is None], ids=lambda model: model.name)
 def test_a_short_name_is_its_id_on_the_hub(public_hub: HubServer, tmp_path: Path, model: HubModel) -> None:
     home = tmp_path / "home"
     (tmp_path / model.name).mkdir()  # a folder called so is not meant
@@ -178,6 +180,41 @@ def test_a_short_name_is_its_id_on_the_hub(public_hub: HubServer, tmp_path: Path
     assert resolve_model(model.hub_id, public_hub.url, home, cwd=tmp_path, **trust) == short
     assert resolve_model(model.name, "http://127.0.0.1:9", home, cwd=tmp_path, HF_HUB_OFFLINE="1", **trust) == short
     assert not public_hub.downloads
+
+
+def test_a_recipe_scores_its_words_once(public_hub: HubServer, tmp_path: Path) -> None:
+    siglip, home, data = HUB_MODELS[-1], tmp_path / "home", tmp_path / "data"
+    arguments = ("encode", "--text", "a red bus", "--json", "--model")
+
+    def encode(url: str, **more: str) -> dict[str, Any]:
+        result = run_command(*arguments, siglip.name, url=url, home=home, STAIR_ES_HOME=str(data), **more)
+        assert result.returncode == 0, result.stderr
+        encoded: dict[str, Any] = json.loads(result.stdout)
+        return encoded
+
+    first = encode(public_hub.url)
+    assert {"red", "bus"} <= set(first["tokens"])
+    assert any(str(siglip.commit) in path for path in public_hub.request_paths)
+    [words] = data.glob("models/siglip2-*/words.json")
+    written = words.stat().st_mtime_ns
+    public_hub.downloads.clear()
+    assert encode("http://127.0.0.1:9", HF_HUB_OFFLINE="1") == first
+    assert (words.stat().st_mtime_ns, public_hub.downloads) == (written, [])
+    words.write_text("{}")
+    assert encode("http://127.0.0.1:9", HF_HUB_OFFLINE="1") == first  # scored again
+    here, elsewhere = (resolve_model(siglip.name, public_hub.url, place) for place in (home, tmp_path / "elsewhere"))
+    assert here == elsewhere
+    assert (here["name"], here["id"].startswith("siglip2-")) == ("siglip2", True)
+    dense = json.loads(run_command(*arguments, siglip.hub_id, url=public_hub.url, home=home).stdout)
+    assert dense["code"] == "model-without-tokens"
+
+
+def test_words_that_cant_be_kept_are_reported(public_hub: HubServer, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file, no folder")
+    arguments = ("encode", "--text", "dog", "--json", "--model", "siglip2")
+    failed = run_command(*arguments, url=public_hub.url, home=tmp_path / "home", STAIR_ES_HOME=str(tmp_path / "data"))
+    error = json.loads(failed.stdout)
+    assert (error["code"], str(tmp_path / "data") in error["error"]) == ("model-not-kept", True)
 
 
 def test_the_dense_model_of_photos_can_be_replaced(public_hub: HubServer, tmp_path: Path) -> None:
@@ -195,15 +232,16 @@ def test_list_shows_the_cache_without_downloads(public_hub: HubServer, tmp_path:
         models = json.loads(run_command("models", "--json", url=public_hub.url, home=home).stdout)["models"]
         return {each["name"]: each["cached"] for each in models if each["origin"] == "hub"}
 
-    assert list_cached() == {"photos": False, "photos-small": False, "pages": False}
+    assert list_cached() == {"photos": False, "photos-small": False, "pages": False, "siglip2": False}
     assert not public_hub.downloads
     assert resolve_model("pages", public_hub.url, home)["code"] == "remote-code-not-trusted"
     resolve_model("photos-small", public_hub.url, home)
     head = HUB_MODELS[0].hub_id
     resolve_model(head, public_hub.url, home)
-    assert list_cached() == {"photos": True, "photos-small": True, "pages": False}
+    resolve_model("siglip2", public_hub.url, home)
+    assert list_cached() == {"photos": True, "photos-small": True, "pages": False, "siglip2": True}
     shutil.rmtree(home / "hub" / f"models--{HUB_MODELS[0].dense_id}".replace("/", "--"))
-    assert list_cached() == {"photos": False, "photos-small": True, "pages": False}
+    assert list_cached() == {"photos": False, "photos-small": True, "pages": False, "siglip2": True}
 
 
 def test_the_benchmark_measures_what_is_here(public_hub: HubServer, tmp_path: Path) -> None:

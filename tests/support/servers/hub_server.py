@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from support.servers.fault_proxy import Request, Response, start_server
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass
@@ -30,11 +32,12 @@ class HubServer:
     def serve_request(self, request: Request) -> Response:
         """Respond to any request, and record it."""
         self.request_paths.append(request.path)
-        response = self._route_request(request)
-        return replace(response, headers={**response.headers, "X-Repo-Commit": SHA})
-
-    def _route_request(self, request: Request) -> Response:
         parts = [unquote(part) for part in urlsplit(request.path).path.strip("/").split("/")]
+        commit = next(filter(_COMMIT.fullmatch, parts), SHA)  # each commit has the same files
+        response = self._route_request(request, parts, commit)
+        return replace(response, headers={**response.headers, "X-Repo-Commit": commit})
+
+    def _route_request(self, request: Request, parts: list[str], commit: str) -> Response:
         if parts[:2] == ["api", "models"]:
             folder, route = self.root / "/".join(parts[2:4]), parts[4] if len(parts) > 4 else ""
         else:
@@ -52,7 +55,7 @@ class HubServer:
                     for name, path in zip(names, files, strict=True)
                 ]
             )
-        return Response.json({"id": "/".join(parts[2:4]), "sha": SHA, "siblings": [{"rfilename": name} for name in names]})
+        return Response.json({"id": "/".join(parts[2:4]), "sha": commit, "siblings": [{"rfilename": name} for name in names]})
 
     def _serve_file(self, path: Path, *, is_download: bool) -> Response:
         if not path.is_file():

@@ -23,7 +23,7 @@ def test_a_short_name_resolves_to_its_id_even_next_to_a_folder(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     for model in hub.HUB_MODELS:
         (tmp_path / model.name).mkdir()
-        assert registry.locate_model(model.name).portable_name == model.hub_id
+        assert registry.locate_model(model.name).portable_name == (model.name if model.commit else model.hub_id)
         assert registry.locate_model(model.hub_id).portable_name == model.hub_id
         assert registry.locate_model(f"./{model.name}").portable_name == str(tmp_path / model.name)
         assert registry.locate_model(model.name).is_on_hub
