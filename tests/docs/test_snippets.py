@@ -50,7 +50,7 @@ RULES = Rules(
         "stair-es train grounded.toml": "2,000 steps; docs/howto/train-your-own.md trains",
         "stair-es ingest photos --model models/mine": "the model that was not trained",
         "stair-es search --model models/mine": "the model that was not trained",
-        "stair-es ingest ~/Pictures --index photos --model photos": "a gigabyte of the Hugging Face hub: tests/hub",
+        "stair-es ingest ~/Pictures --index photos --model siglip2": "gigabytes of the Hugging Face hub: tests/hub",
         "stair-es search a girl with an umbrella": "the index of the line before",
         "stair-es ingest pages --index reports --model pages": "a gigabyte of the Hugging Face hub, and its code: tests/hub",
         "stair-es search records office": "the index of the line before",

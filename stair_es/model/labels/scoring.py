@@ -26,7 +26,7 @@ _PRIOR_IMAGES = 100
 """Images that the mean spread of all words counts for, so that few samples give no word a spread by chance."""
 _IMAGE_EXPONENT, _TEXT_EXPONENT = 1.5, 3
 _CORRECTIONS, _CORRECTION_SHARE = 2, 0.1
-_MIN_NORM = 1e-12
+_MIN_NORM, _MIN_SPREAD = 1e-12, 1e-6
 
 
 def center_vectors(vectors_BD: Floats, mean_D: Floats) -> Floats:
@@ -45,7 +45,7 @@ def measure_noise(samples_ND: Floats, words_VD: Floats) -> tuple[Floats, Floats]
     variances_V = similarities_NV.var(axis=0)
     count = len(samples_ND)
     spreads_V = np.sqrt((count * variances_V + _PRIOR_IMAGES * variances_V.mean()) / (count + _PRIOR_IMAGES))
-    spreads_V = np.maximum(spreads_V, _MIN_NORM).astype(np.float32)
+    spreads_V = np.maximum(spreads_V, _MIN_SPREAD).astype(np.float32)
     return similarities_NV.mean(axis=0) + _FLOOR_SPREADS * spreads_V, spreads_V
 
 

@@ -16,6 +16,7 @@ from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.model import hub, registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.hub import find_weight_faults
+from stair_es.model.labels.word_list import load_seen_words
 from stair_es.optional import format_install_command
 
 
@@ -29,6 +30,7 @@ def test_a_short_name_resolves_to_its_id_even_next_to_a_folder(tmp_path: Path, m
         assert registry.locate_model(model.name).is_on_hub
         assert hub.find_hub_model(model.name) is hub.find_hub_model(model.hub_id) is model
     assert hub.find_hub_model("photo") is None
+    assert {len(load_seen_words())} == {model.facts.tokens for model in hub.HUB_MODELS if model.commit}
     assert not set(hub.list_hub_model_names()) & set(plugins.list_plugin_names("encoders"))
 
 
