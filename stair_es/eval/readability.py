@@ -50,7 +50,9 @@ def normalize_token(token: str) -> str:
 def is_whole_word(token: str) -> bool:
     """Return whether a token is a word, rather than a piece (`##x`), a name for no word (`[id 5]`), punctuation or a letter."""
     text = normalize_token(token)
-    return len(text) > 1 and any(map(str.isalpha, text)) and not is_piece(token) and not _SPECIAL.fullmatch(text)
+    if len(text) == 1:
+        return unicodedata.category(text) == "Lo"  # of a script without capitals, where a letter may be a word
+    return any(map(str.isalpha, text)) and not is_piece(token) and not _SPECIAL.fullmatch(text)
 
 
 def judge_tokens(tokens: Sequence[str], accepted: Collection[str]) -> tuple[bool, ...]:

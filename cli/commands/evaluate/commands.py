@@ -296,7 +296,9 @@ def evaluate_words_command(
         if stored.index is None:
             _check_absent(stored.fields, "without --index")
         else:
-            _check_absent({"--images": images, "--compare": arguments.compare, "--dense": dense}, "with --index")
+            _check_absent(
+                {"--images": images, "--compare": arguments.compare, "--dense": dense, "--prompt": prompt != "{}"}, "with --index"
+            )
         if stored.index is not None or has_accepted_words(path):
             _check_absent({"--classes": classes, "--split": split}, "for lists of accepted words")
             lists = read_word_lists(path, images=images, limit=limit, with_images=stored.index is None)

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any
@@ -206,11 +207,13 @@ def parse_token_weights(value: object) -> dict[str, float]:
 
 def parse_token_vector(tokens: object) -> SparseVector:
     """Parse the field `tokens` of a document from any program; invalid weights are dropped."""
-    try:
-        weights = parse_token_weights(tokens)
-    except (TypeError, ValueError, OverflowError):  # a field with another mapping may contain anything
-        return SparseVector((), ())
-    return SparseVector.from_mapping({token: weight for token, weight in weights.items() if math.isfinite(weight) and weight > 0})
+    weights = {}
+    for token, value in tokens.items() if isinstance(tokens, Mapping) else ():  # with another mapping, it may contain anything
+        with suppress(TypeError, ValueError, OverflowError):
+            weight = float(value)
+            if math.isfinite(weight) and weight > 0:
+                weights[feature_names.unescape_feature(token)] = weight
+    return SparseVector.from_mapping(weights)
 
 
 def get_field_value(source: object, path: str) -> object:

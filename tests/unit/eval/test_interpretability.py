@@ -203,6 +203,7 @@ def test_words_of_captions(image_folder: Path) -> None:
         ("Red Fox", "fox red", True),
         ("t-shirt", "t-shirt", True),
         ("\uff53\uff4b\uff59", "sky", True),
+        ("\u72ac", "\u72ac", True),
     ],
 )
 def test_a_token_is_compared_as_a_word(token: str, accepted: str, *, is_accepted: bool) -> None:
