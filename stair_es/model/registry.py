@@ -261,7 +261,9 @@ class ModelEntry:
     licenses: tuple[str, ...]
     facts: ModelFacts
     repositories: tuple[str, ...] = ()
-    """Ids on the hub; the first is the one that an index stores."""
+    """Ids on the hub; the first is the one that an index stores, unless it is a recipe."""
+    is_recipe: bool = False
+    """Whether its words are read by the dense model on first use."""
     runs_code: bool = False
     """Whether Python code from the hub runs, after the user's consent."""
     tested: bool = True
@@ -336,6 +338,7 @@ def _build_hub_entry(model: hub.HubModel) -> ModelEntry:
         facts=model.facts,
         repositories=model.repositories,
         runs_code=model.runs_code,
+        is_recipe=model.commit is not None,
         tested=model.tested,
         extra=hub.HUB_EXTRA,
         extra_installed=optional.is_installed(*HUB_LIBRARIES),
@@ -353,3 +356,5 @@ def list_missing_steps(entry: ModelEntry) -> Iterator[str]:
     if not entry.cached:
         commands = " && ".join(map(hub.format_download_command, entry.repositories))
         yield f"nothing: it is downloaded on first use (or now: {commands})"
+    if entry.is_recipe:
+        yield "nothing: the dense model reads its words on first use, which takes minutes on a CPU"

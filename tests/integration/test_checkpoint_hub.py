@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +204,12 @@ def test_a_recipe_scores_its_words_once(public_hub: HubServer, tmp_path: Path) -
     assert (words.stat().st_mtime_ns, public_hub.downloads) == (written, [])
     words.write_text("{}")
     assert encode("http://127.0.0.1:9", HF_HUB_OFFLINE="1") == first  # scored again
+    (words.parent / "model.safetensors").unlink()
+    with ThreadPoolExecutor(2) as pool:  # two processes at the same time
+        command = partial(run_command, *arguments, siglip.name, url=public_hub.url, home=home, STAIR_ES_HOME=str(data))
+        both = list(pool.map(lambda _: command(), range(2)))
+    assert [json.loads(each.stdout) for each in both] == [first, first]
+    assert sum("reads its" in each.stderr for each in both) == 1
     here, elsewhere = (resolve_model(siglip.name, public_hub.url, place) for place in (home, tmp_path / "elsewhere"))
     assert here == elsewhere
     assert (here["name"], here["id"].startswith("siglip2-")) == ("siglip2", True)
