@@ -159,6 +159,9 @@ def distill_command(
         raise UsageError("--only-given-words is without words", "Give --words FILE or --captions CAPTIONS.", code="no-words")
     if method == "head":
         _refuse_options("labels", {"--prompt": bool(prompts)})
+        if captions and (words or only_given_words):
+            problem = "with --method head and --captions, the words are those of the captions"
+            raise OptionConflict(problem, "Leave out --words and --only-given-words.")
         choices = {"image_tokens": image_tokens, "text_tokens": text_tokens, "steps": steps, "seed": seed, "device": device}
         collect = partial(_collect_words, words, only_given=only_given_words)
         result = _train_head(model, images, captions, collect, out, choices, restart=restart)

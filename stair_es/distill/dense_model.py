@@ -15,6 +15,7 @@ from stair_es.model import registry
 from stair_es.model.base import ModelCard, ModelSpec
 from stair_es.model.checkpoint import DENSE_FOLDER, Checkpoint
 from stair_es.model.families import DENSE_FAMILIES
+from stair_es.model.labels.recipe import LabelRecipe
 from stair_es.sources.base import Locator, Source, SourceItem
 from stair_es.types import Floats, PartProgressCallback
 
@@ -61,6 +62,12 @@ def open_dense_model(spec: ModelSpec) -> DenseModel:
         MissingExtra: If a library isn't installed.
     """
     model = registry.resolve_model(spec)
+    if isinstance(model.plugin, LabelRecipe):
+        raise UsageError(
+            f"the model {spec.name!r} already makes tokens from a dense model",
+            f"Give its dense model: {model.plugin.dense_name}.",
+            code="already-distilled",
+        )
     if model.folder is None or not isinstance(model.plugin, Checkpoint):
         raise UsageError(
             f"the model {spec.name!r} is part of an installed package, not a checkpoint folder: it can't be distilled",

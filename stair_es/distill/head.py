@@ -13,7 +13,7 @@ import numpy as np
 
 from stair_es.config.settings import Settings
 from stair_es.distill.dense_model import build_no_image_error, iterate_source_items
-from stair_es.distill.labels import score_words
+from stair_es.distill.labels import MAX_SAMPLE_IMAGES
 from stair_es.errors import DatasetError
 from stair_es.model import registry
 from stair_es.model.base import ModelCard, ModelSpec
@@ -98,11 +98,12 @@ def _find_heaviest_words(
     dense: DenseFeatures, vectors_ND: Floats, words: Mapping[str, WordKind], progress: PartProgressCallback
 ) -> list[list[str]]:
     """Return the words of each image that stand out, heaviest first, by label scoring."""
-    scored = build_scored_words(partial(dense.encode_texts, progress=progress), words, PROMPTS, vectors_ND)
-    names, found = scored.vocabulary.words, []
+    chosen = np.random.default_rng(0).permutation(len(vectors_ND))[:MAX_SAMPLE_IMAGES]
+    scored = build_scored_words(partial(dense.encode_texts, progress=progress), words, PROMPTS, vectors_ND[chosen])
+    names, found, count = scored.vocabulary.words, [], _CAPTION_WORDS + _TAG_WORDS
     for begin in range(0, len(vectors_ND), _SCORED_IMAGES):
-        for weights_V in score_words(vectors_ND[begin : begin + _SCORED_IMAGES], scored, _CAPTION_WORDS + _TAG_WORDS):
-            order = np.argsort(-weights_V, kind="stable")[: _CAPTION_WORDS + _TAG_WORDS]
+        for weights_V in scored.weigh_images(vectors_ND[begin : begin + _SCORED_IMAGES], count):
+            order = np.argsort(-weights_V, kind="stable")[:count]
             found.append([names[index] for index in order if weights_V[index] > _MIN_WEIGHT_SHARE * weights_V[order[0]]])
         progress("words of images", len(found), len(vectors_ND))
     return found

@@ -11,6 +11,7 @@ import random
 import shutil
 import tempfile
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,20 +28,19 @@ from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.checkpoint import CONFIG_JSON, DENSE_FOLDER, copy_dense_model, write_library_files
 from stair_es.model.labels.distilled import DistilledConfig, ScoredWords, build_scored_words
-from stair_es.model.labels.scoring import center_vectors, score_images
 from stair_es.model.labels.word_list import PROMPTS, WORD_KINDS, WordKind, load_seen_words
 from stair_es.model.stair_mini.artifacts import read_mini_artifacts
 from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
 from stair_es.model.vocabularies.whole_words import list_singulars, list_uncovered_words
 from stair_es.sources.base import Locator
 from stair_es.system.user_files import read_text_file
-from stair_es.types import Floats, PartProgressCallback
+from stair_es.types import PartProgressCallback
 
 MAX_SAMPLE_IMAGES = 1000
 """Images, and captions, that means and noise floors are computed from."""
 _MIN_LENGTH = 3
 _MAX_WORD_CHARACTERS = 100
-_MIN_IMAGES = 2
+_MIN_IMAGES = _MIN_WORDS = 2
 _FEW_IMAGES = 100
 _MEASURED_IMAGES = 200
 
@@ -64,11 +64,16 @@ def collect_words(captions: Sequence[str] = (), file: Path | None = None, *, wit
     """Collect the words of a model and their kinds: those of a file, of captions, and of the list of stair-mini.
 
     Raises:
-        UsageError: If the file can't be read, or a line is not a word.
+        UsageError: If the file can't be read, a line is not a word, or there are fewer than two words.
     """
     known = load_seen_words()
     given = read_word_file(file) if file is not None else {}
-    words = [*given, *list_caption_words(captions), *(known if with_own_list else ())]
+    words = dict.fromkeys([*given, *list_caption_words(captions), *(known if with_own_list else ())])
+    if len(words) < _MIN_WORDS:
+        raise DatasetError(
+            f"the file and the captions have {len(words)} words: their mean needs at least {_MIN_WORDS}",
+            "Add words to --words, or leave out --only-given-words.",
+        )
     return {word: given.get(word) or known.get(word, "thing") for word in words}
 
 
@@ -89,8 +94,8 @@ def read_word_file(path: Path) -> dict[str, WordKind | None]:
         ) from error
     words: dict[str, WordKind | None] = {}
     for number, line in enumerate(lines, 1):
-        text, tab, name = line.strip().partition("\t")
-        word, kind = " ".join(text.lower().split()), next((each for each in WORD_KINDS if each == name.strip()), None)
+        text, tab, name = unicodedata.normalize("NFC", line).strip().lower().partition("\t")
+        word, kind = " ".join(text.split()), next((each for each in WORD_KINDS if each == name.strip()), None)
         if not word:
             continue
         if len(word) > _MAX_WORD_CHARACTERS or not word.isprintable() or not any(map(str.isalnum, word)):
@@ -186,7 +191,7 @@ def distill_labels(
         captions: Texts like the queries, whose mean is removed from texts; the mean of the words if there are none.
 
     Raises:
-        UsageError: If the folder is in use, or fewer than two images are readable.
+        UsageError: If the folder is in use, or fewer than two different images are readable.
         ModelError: If an option is out of range, or the dense model is broken.
         OSError: If the folder can't be written.
     """
@@ -200,16 +205,17 @@ def distill_labels(
         prompts=dict(options.prompts),
     )
     images_ND, unreadable = dense.encode_images(locators, progress)
-    if len(images_ND) < _MIN_IMAGES:
+    different = len(np.unique(images_ND.round(6), axis=0))
+    if different < _MIN_IMAGES:
         raise DatasetError(
-            f"only {len(images_ND)} of {len(locators)} images can be read: a mean needs at least {_MIN_IMAGES}",
+            f"only {different} of {len(locators)} images can be read and differ: a mean needs at least {_MIN_IMAGES}",
             "Specify more images; 100 or more of the kind that will be searched are best.",
         )
     distinct = list(dict.fromkeys(captions))
     texts = random.Random(0).sample(distinct, min(len(distinct), MAX_SAMPLE_IMAGES))
     encode = partial(dense.encode_texts, progress=progress)
     scored = build_scored_words(encode, words, config.prompts, images_ND, texts)
-    weights_NV = score_words(images_ND[:_MEASURED_IMAGES], scored, config.image_tokens)
+    weights_NV = scored.weigh_images(images_ND[:_MEASURED_IMAGES], config.image_tokens)
     report = DistillReport(
         folder=out,
         model_id="",
@@ -232,12 +238,6 @@ def check_empty_folder(out: Path) -> None:
         raise UsageError(
             f"{out} isn't an empty folder", "Specify a new folder with --out, or remove this one.", code="folder-not-empty"
         )
-
-
-def score_words(images_ND: Floats, scored: ScoredWords, max_tokens: int) -> Floats:
-    """Return the token weights [N, V] of images, given their dense vectors."""
-    centered_ND = center_vectors(images_ND, scored.image_mean_D)
-    return score_images(centered_ND, scored.words_VD, scored.floors_V, scored.spreads_V, max_tokens=max_tokens)
 
 
 def _write_checkpoint(out: Path, dense: DenseModel, config: DistilledConfig, scored: ScoredWords, report: DistillReport) -> None:

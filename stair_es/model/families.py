@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from stair_es.model.labels.distilled import (
 )
 from stair_es.model.stair import checkpoint, configuration
 from stair_es.model.stair.configuration import STAIR_FORMAT
-from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE
+from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
 from stair_es.types import ResizeMode
 
 
@@ -132,7 +133,8 @@ class DistilledCheckpoint(Checkpoint):
             raise ModelError(
                 f"the model in {self._folder / DENSE_FOLDER} has no dense vectors", RECREATE_HINT, code="no-dense-vectors"
             )
-        return DistilledEncoder(self._config, lambda: read_scored_words(self._folder), dense, self.card)
+        load_vocabulary = partial(WholeWordVocabulary.from_file, self._folder / WHOLE_WORDS_FILE)
+        return DistilledEncoder(self._config, load_vocabulary, partial(read_scored_words, self._folder), dense, self.card)
 
 
 DENSE_FAMILIES: tuple[type[Checkpoint], ...] = (

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from stair_es.errors import CheckpointError
+from stair_es.errors import CheckpointError, ModelError
 from stair_es.model.base import Encoder, EncoderOverDense, MatchThresholds, ModelCard
 from stair_es.model.labels.scoring import center_vectors, measure_noise, score_images, score_texts
 from stair_es.model.labels.word_list import WordKind, build_word_vocabulary
@@ -36,7 +36,7 @@ MAX_TEXT_TOKENS = 128
 """Upper limit of tokens per text: each is a clause of the query."""
 RECREATE_HINT = "Get the checkpoint again, or write it again with stair-es distill."
 MATCH_THRESHOLDS = MatchThresholds(weak_cosine=0.3, weak_image_cosine=0.5, named_weight=0.25)
-"""The noise floor of each word makes them the same for all dense models; `docs/distill.md` says how they were chosen."""
+"""Relative to the noise floor of each word; `docs/distill.md` says on which dense model they were chosen."""
 _BATCH_SIZE = 64
 
 
@@ -83,10 +83,27 @@ class ScoredWords:
     text_mean_D: Floats
     """Mean dense vector of texts."""
 
+    def __post_init__(self) -> None:
+        """Check the values, built or read: what can't be read must not be written."""
+        if not all(np.isfinite(getattr(self, name)).all() for name in _TENSORS):
+            raise CheckpointError(
+                "the vectors of the words have values that aren't finite",
+                "Check the weights of the dense model.",
+                code="weight-not-finite",
+            )
+        if (self.spreads_V <= 0).any():
+            raise CheckpointError("a spread of the words isn't above 0", "Check the weights of the dense model.")
+
+    def weigh_images(self, dense_BD: Floats, max_tokens: int) -> Floats:
+        """Return the token weights [B, V] of images, given their dense vectors."""
+        images_BD = center_vectors(dense_BD, self.image_mean_D)
+        return score_images(images_BD, self.words_VD, self.floors_V, self.spreads_V, max_tokens=max_tokens)
+
     def write(self, folder: Path) -> None:
         """Write the two files that `read_scored_words` reads."""
         tensors = {name: np.ascontiguousarray(getattr(self, name), np.float32) for name in _TENSORS}
         save_file(tensors, folder / SCORED_WORDS_FILE)
+        (folder / SCORED_WORDS_FILE).chmod(0o644)
         (folder / WHOLE_WORDS_FILE).write_text(self.vocabulary.to_json(), encoding="utf-8")
 
 
@@ -108,6 +125,9 @@ def build_scored_words(
         prompts: Texts with `{}` for each kind.
         images_ND: Dense vectors of sample images.
         texts: Texts like the queries, whose mean is removed from texts; the bare words if there are none.
+
+    Raises:
+        ModelError: If the dense model gives vectors that aren't finite.
     """
     lines = [[prompt.replace("{}", word) for prompt in prompts[kind]] for word, kind in words.items()]
     distinct = list(dict.fromkeys((*(line for group in lines for line in group), *(texts or words))))
@@ -158,29 +178,36 @@ def read_scored_words(folder: Path) -> ScoredWords:
     if len(shape) != 2 or {name: tensor.shape for name, tensor in tensors.items()} != expected:
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(tensors.items()))
         raise CheckpointError(f"{path} doesn't fit its {len(vocabulary):,} words: {shapes or 'it has no tensors'}", RECREATE_HINT)
-    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        raise CheckpointError(f"{path} has values that aren't finite", RECREATE_HINT)
-    if (tensors["spreads_V"] <= 0).any():
-        raise CheckpointError(f"{path} has a word whose similarities don't differ", RECREATE_HINT)
-    return ScoredWords(vocabulary=vocabulary, **{name: tensors[name].astype(np.float32) for name in _TENSORS})
+    try:
+        return ScoredWords(vocabulary=vocabulary, **{name: tensors[name].astype(np.float32) for name in _TENSORS})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} can't be used: {error.message}", RECREATE_HINT) from error
 
 
 class DistilledEncoder(EncoderOverDense):
     """An encoder whose dense vectors are those of the dense model. Each part is loaded once, when it is first used."""
 
-    def __init__(self, config: DistilledConfig, load_words: Callable[[], ScoredWords], dense: Encoder, card: ModelCard) -> None:
-        """Create the encoder without loading the words."""
-        self._config, self._load_words, self._dense, self.card = config, load_words, dense, card
+    def __init__(
+        self,
+        config: DistilledConfig,
+        load_vocabulary: Callable[[], WholeWordVocabulary],
+        load_words: Callable[[], ScoredWords],
+        dense: Encoder,
+        card: ModelCard,
+    ) -> None:
+        """Create the encoder without loading the words. Their list is loaded without their vectors if it suffices."""
+        self._config, self._load_vocabulary, self._load_words = config, load_vocabulary, load_words
+        self._dense, self.card = dense, card
         self._lock = threading.RLock()
 
     @property
     def tokens(self) -> tuple[str, ...]:
         """Return all words that a vector can contain."""
-        return self._get_words().vocabulary.words
+        return self._vocabulary.words
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the words of the list in a word as users write it: itself, its singular, or its hyphenated parts."""
-        vocabulary = self._get_words().vocabulary
+        vocabulary = self._vocabulary
         return tuple(dict.fromkeys(vocabulary.words[match.word_index] for match in vocabulary.match_words(word)))
 
     def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
@@ -197,11 +224,8 @@ class DistilledEncoder(EncoderOverDense):
         """Return the sparse vectors of images that the dense model has already encoded."""
         words, vectors = self._get_words(), []
         for begin in range(0, len(dense_BD), _BATCH_SIZE):
-            images_BD = self._center(dense_BD[begin : begin + _BATCH_SIZE], words.image_mean_D)
-            weights_BV = score_images(
-                images_BD, words.words_VD, words.floors_V, words.spreads_V, max_tokens=self._config.image_tokens
-            )
-            vectors += self._rows.build_rows(weights_BV)
+            self._check_vectors(images_BD := dense_BD[begin : begin + _BATCH_SIZE], words.image_mean_D)
+            vectors += self._rows.build_rows(words.weigh_images(images_BD, self._config.image_tokens))
         return vectors
 
     def weigh_texts(self, texts: Sequence[str], dense_BD: Floats) -> list[SparseVector]:
@@ -209,24 +233,34 @@ class DistilledEncoder(EncoderOverDense):
         words, vectors = self._get_words(), []
         for begin in range(0, len(dense_BD), _BATCH_SIZE):
             chunk = texts[begin : begin + _BATCH_SIZE]
-            texts_BD = self._center(dense_BD[begin : begin + _BATCH_SIZE], words.text_mean_D)
+            self._check_vectors(texts_BD := dense_BD[begin : begin + _BATCH_SIZE], words.text_mean_D)
+            texts_BD = center_vectors(texts_BD, words.text_mean_D)
             own_words = [[match.word_index for match in words.vocabulary.match_words(text)] for text in chunk]
             weights_BV = score_texts(texts_BD, words.words_VD, own_words, max_tokens=self._config.text_tokens)
             weights_BV[[not any(map(str.isalnum, text)) for text in chunk]] = 0.0
             vectors += self._rows.build_rows(weights_BV)
         return vectors
 
-    def _center(self, dense_BD: Floats, mean_D: Floats) -> Floats:
+    def _check_vectors(self, dense_BD: Floats, mean_D: Floats) -> None:
         if dense_BD.shape[1:] != mean_D.shape:
             raise CheckpointError(
                 f"the dense model of {self.card.name} has {dense_BD.shape[1]} dimensions, its words {len(mean_D)}",
                 RECREATE_HINT,
             )
-        return center_vectors(dense_BD, mean_D)
+        if not np.isfinite(dense_BD).all():  # the largest weights hide it
+            raise ModelError(
+                f"the dense model of {self.card.name} computed a vector that isn't finite",
+                "Check the model's weights; in fp16, use --precision bf16 or fp32.",
+                code="weight-not-finite",
+            )
 
     def _get_words(self) -> ScoredWords:
         with self._lock:
             return self._words
+
+    @cached_property
+    def _vocabulary(self) -> WholeWordVocabulary:
+        return self._load_vocabulary()
 
     @cached_property
     def _words(self) -> ScoredWords:

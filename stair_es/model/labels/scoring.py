@@ -11,14 +11,10 @@ Shape suffixes: B batch, N sample images, V words, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stair_es.types import Floats
-
-Indices: TypeAlias = NDArray[np.int64]
 
 _FLOOR_SPREADS = 0.85
 """Standard deviations from the mean of a word's similarities to its noise floor: one image in five reaches it."""
@@ -27,11 +23,15 @@ _PRIOR_IMAGES = 100
 _IMAGE_EXPONENT, _TEXT_EXPONENT = 1.5, 3
 _CORRECTIONS, _CORRECTION_SHARE = 2, 0.1
 _MIN_NORM, _MIN_SPREAD = 1e-12, 1e-6
+_MIN_DISTANCE = 1e-6
+"""Distance from a mean below which a vector is the mean, but for rounding."""
 
 
 def center_vectors(vectors_BD: Floats, mean_D: Floats) -> Floats:
-    """Return vectors minus their mean, of length 1."""
-    return _scale_to_unit(vectors_BD - mean_D)
+    """Return vectors minus their mean, of length 1; those that are the mean stay 0."""
+    centered_BD = vectors_BD - mean_D
+    centered_BD[np.linalg.norm(centered_BD, axis=1) < _MIN_DISTANCE] = 0.0
+    return _scale_to_unit(centered_BD)
 
 
 def measure_noise(samples_ND: Floats, words_VD: Floats) -> tuple[Floats, Floats]:

@@ -43,11 +43,18 @@ def test_a_vocabulary_knows_irregular_plurals() -> None:
 
 def test_a_file_adds_words_and_kinds(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
-    path.write_text("\ufeffDog\n  traffic   light \n\ndog\nBeach\nnoir\t attribute\n", encoding="utf-8")
-    given = {"dog": "thing", "traffic light": "thing", "beach": "scene", "noir": "attribute"}
+    path.write_text("\ufeffDog\n  traffic   light \n\ndog\nBeach\nnoir\t Attribute\ncaf\u00e9\ncafe\u0301\n", encoding="utf-8")
+    given = {"dog": "thing", "traffic light": "thing", "beach": "scene", "noir": "attribute", "caf\u00e9": "thing"}
     assert collect_words(file=path, with_own_list=False) == given
     assert collect_words(["two zebras"], path, with_own_list=False) == {**given, "zebras": "thing"}
     assert collect_words(file=path) == {**load_seen_words(), **given}
+
+
+def test_a_mean_needs_two_words(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("dog\nDOG\n")
+    for captions, file in ((["of the a", "it is 42"], None), ([], tmp_path / "words.txt")):
+        with expect_error("dataset-error"):
+            collect_words(captions, file, with_own_list=False)
 
 
 @pytest.mark.parametrize(("line", "fact"), [("\x1b[31mcat", r"\x1b[31mcat"), ("cat\tanimal", "'animal'"), ("x" * 101, "xxx")])
