@@ -2,9 +2,9 @@
 
 Texts are the captions of the bundled photos, then the heaviest words of one or two classes, drawn like the classes of
 documents, encoded with stair-mini's text tower. `TEXT` has all of their tokens (about 42, at most 48), as users' searches do;
-queries of up to 24 tokens have the heaviest ones. Queries of 64 and 128 tokens are those of a model distilled without training
-(`stair-es distill`): the words of a list that are most similar to the text, weighted by their
-similarity. The list consists of all words of the documents' classes. `IMAGE` is a photograph that isn't in the corpus, with
+queries of up to 24 tokens have the heaviest ones. Queries of 64 and 128 tokens are like those of a model distilled without
+training: the words of a list that are most similar to the text, weighted by their similarity, where label scoring takes its
+cube. The list consists of all words of the documents' classes. `IMAGE` is a photograph that isn't in the corpus, with
 all of its tokens. The dense query is the vector of the same text or image.
 """
 
