@@ -93,6 +93,7 @@ def _get_status(port: int, path: str = "/") -> Any:  # noqa: ANN401
 
 
 def _read_response(connection: socket.socket) -> bytes:
+    connection.settimeout(120)  # `_is_closed` leaves a short one
     response = b""
     while not response.endswith(BODY):
         block = connection.recv(4096)
