@@ -86,10 +86,13 @@ class LabelRecipe(EncoderPlugin):
         """Load the encoder. The vectors of the words are built when the first one is needed."""
         check_model_spec(spec)
         folder = resolve_settings(spec.settings).home.models / self.card.model_id
-        load_words = partial(self._provide_words, spec, folder)
-        return DistilledEncoder(self._config, lambda: self._vocabulary, load_words, self._dense.load(spec), self.card)
+        dense = self._dense.load(spec)
+        is_exact = spec.precision == "fp32" or (spec.precision == "auto" and not self.can_use_gpu(spec))
+        reader = dense if is_exact else self._dense.load(replace(spec, precision="fp32"))  # words are kept for all precisions
+        load_words = partial(self._provide_words, reader, folder)
+        return DistilledEncoder(self._config, lambda: self._vocabulary, load_words, dense, self.card)
 
-    def _provide_words(self, spec: ModelSpec, folder: Path) -> ScoredWords:
+    def _provide_words(self, dense: Encoder, folder: Path) -> ScoredWords:
         """Read the scored words, or build and keep them: one process at a time.
 
         Raises:
@@ -104,7 +107,7 @@ class LabelRecipe(EncoderPlugin):
             with _hold_lock(Path(f"{folder}.lock")):
                 with suppress(CheckpointError):
                     return read_scored_words(folder)
-                scored = self._build_words(spec)
+                scored = self._build_words(dense)
                 temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
                 try:
                     temporary.chmod(0o755)
@@ -121,9 +124,9 @@ class LabelRecipe(EncoderPlugin):
                 code="model-not-kept",
             ) from error
 
-    def _build_words(self, spec: ModelSpec) -> ScoredWords:
-        """Build the scored words, in full precision whatever the spec says: they are kept for all."""
-        dense, words = self._dense.load(replace(spec, precision="fp32")), load_seen_words()
+    def _build_words(self, dense: Encoder) -> ScoredWords:
+        """Build the scored words with an encoder in full precision."""
+        words = load_seen_words()
         logger.warning(
             "%s reads its %s words; needed once, and takes minutes on a CPU (docs/models.md)", self.card.name, f"{len(words):,}"
         )
