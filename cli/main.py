@@ -39,7 +39,7 @@ from .commands import (
 )
 from .commands.evaluate import commands as evaluate
 from .commands.evaluate import coverage
-from .commands.ingest import annotate, forget, images, texts
+from .commands.ingest import annotate, forget, images, labels, texts
 from .commands.policy import commands as policy
 from .commands.policy import teach
 from .options import config_file as settings
@@ -184,6 +184,7 @@ def _register(name: str, command: Callable[..., None], kind: type[TyperCommand] 
 _register("ingest", images.ingest_command)
 _register("annotate", annotate.annotate_command)
 _register("ingest-texts", texts.ingest_texts_command)
+_register("ingest-labels", labels.ingest_labels_command)
 _register("forget", forget.forget_command)
 _register("search", search.search_command, WordsCommand)
 _register("explain", search.explain_command, WordsCommand)

@@ -1,9 +1,16 @@
-"""Reversible escaping of tokens as keys of a `rank_features` field.
+"""Reversible escaping of tokens as keys of a `rank_features` field, and the form of labels there.
 
 The engines index a feature whose name contains a dot and never find it again (the query splits the field name at its last
 dot), and newer versions reject it; some reject an empty name. So `.` is written `%2E`, `%` is written `%25`, and the empty token
 `%`. Everything else, `##ing` and Unicode included, stays unchanged.
 """
+
+import unicodedata
+
+
+def normalize_label(text: str) -> str:
+    """Return a label as it is stored and searched: in lower case, with single spaces instead of underscores."""
+    return " ".join(unicodedata.normalize("NFC", text).lower().replace("_", " ").split())
 
 
 def escape_feature(token: str) -> str:

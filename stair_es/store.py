@@ -16,6 +16,8 @@ class StoredVersion:
     sha256: str
     fingerprint: str
     version: str | None
+    labels: Mapping[str, float] = field(default_factory=dict)
+    """Labels from elsewhere, which an ingest keeps while the image is the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

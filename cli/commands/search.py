@@ -147,7 +147,12 @@ def _build_hit(hit: Hit, fields: Sequence[str]) -> dict[str, object]:
     from dataclasses import asdict
 
     basic = {"id": hit.id, "index": hit.index, "uri": hit.uri, "score": hit.score, "weak": hit.weak}
-    optional = {"caption": hit.source.get("caption"), "engine_scores": dict(hit.engine_scores), "ranks": dict(hit.ranks)}
+    optional = {
+        "caption": hit.source.get("caption"),
+        "labels": dict(hit.labels),
+        "engine_scores": dict(hit.engine_scores),
+        "ranks": dict(hit.ranks),
+    }
     requested = {"fields": {name: hit.source.get(name) for name in fields}} if fields else {}
     contributions = [asdict(contribution) for contribution in hit.contributions]
     duplicates = [{"id": copy.id, "index": copy.index, "uri": copy.uri} for copy in hit.duplicates]

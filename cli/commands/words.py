@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.cells import cell_len
 from rich.text import Text
 
 from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_UNIFORMITY
-from stair_es.errors import IndexMismatch, UsageError
+from stair_es.errors import IndexMismatch, OptionConflict, UsageError
 from stair_es.types import StatsOrder
 
 from ..options import config_file, shared
@@ -54,6 +54,7 @@ _Match = Annotated[
 _Unused = Annotated[
     bool, typer.Option("--unused", help="List the words of the model's vocabulary that no image has, one per line.")
 ]
+_Labels = Annotated[bool, typer.Option("--labels", help="Print the labels of `stair-es ingest-labels` instead of the words.")]
 _SampleSize = Annotated[
     int | None, typer.Option("--sample", metavar="N", min=1, help="Read a random sample of N images instead of all images.")
 ]
@@ -89,6 +90,7 @@ class VocabularyView:
     """The selected unused tokens."""
     unused_count: int
     """Number of all unused tokens."""
+    unit: Literal["word", "label"] = "word"
 
 
 def show_words_command(
@@ -97,6 +99,7 @@ def show_words_command(
     min_df: _MinDf = 1,
     match: _Match = "",
     unused: _Unused = False,
+    labels: _Labels = False,
     sample: _SampleSize = None,
     seed: _Seed = 0,
     uniformity: _Uniformity = DEFAULT_UNIFORMITY,
@@ -117,6 +120,7 @@ def show_words_command(
     stair-es words --sort mean --min-df 10 -k 50
     stair-es words --match "cat*" --csv
     stair-es words --sample 5000 --json
+    stair-es words --labels --sort mean
     stair-es words --policy stop-words.json
     stair-es policy plan stop-words.json
     ```
@@ -125,26 +129,33 @@ def show_words_command(
     weight is nearly the same in every image, so that it doesn't tell images apart. See docs/inspect.md for the formula.
     """
     output_format = select_output_format(as_json=as_json, as_csv=as_csv)
+    if labels and (unused or policy or model):
+        raise OptionConflict("--labels excludes --unused, --policy and --model", "They are about the words of the model.")
     if policy:
         _check_policy_path(policy)
-    from stair_es.inspection.vocabulary_stats import DocumentSample, load_model_vocabulary
+    from stair_es.cluster.documents.document import LABELS_FIELD
+    from stair_es.inspection.vocabulary_stats import DocumentSample, ModelVocabulary, load_model_vocabulary
     from stair_es.model.base import ModelSpec
+    from stair_es.search.dsl.select import TOKENS_FIELD
     from stair_es.search.index_info import add_fit
 
-    info, stats = _read_vocabulary(index, connection, DocumentSample(size=sample, seed=seed) if sample else None)
+    field = LABELS_FIELD if labels else TOKENS_FIELD
+    info, stats = _read_vocabulary(index, connection, DocumentSample(size=sample, seed=seed) if sample else None, field)
     _print_remarks(stats, index, info.content_type)
-    spec = add_fit(ModelSpec(name=model or info.model_name), info)
-    vocabulary = load_model_vocabulary(
-        spec.name, required=model is not None, fit=spec.fit, settings=config_file.get_config().settings
-    )
+    vocabulary = ModelVocabulary(tokens=frozenset(), source=LABELS_FIELD)
+    if not labels:
+        spec = add_fit(ModelSpec(name=model or info.model_name), info)
+        settings = config_file.get_config().settings
+        vocabulary = load_model_vocabulary(spec.name, required=model is not None, fit=spec.fit, settings=settings)
     view = build_vocabulary_view(stats, info, vocabulary, uniformity=uniformity, order=sort, min_df=min_df, match=match)
+    view = replace(view, unit="label" if labels else "word")
     if policy:
         _write_policy(policy, view, info.policy)
     print_vocabulary(view, k, index=index, unused=unused, output_format=output_format)
 
 
 def _read_vocabulary(
-    index: str, connection: ConnectionArguments, sample: DocumentSample | None
+    index: str, connection: ConnectionArguments, sample: DocumentSample | None, field: str
 ) -> tuple[IndexInfo, VocabularyStats]:
     from stair_es.inspection.vocabulary_stats import collect_vocabulary_stats
     from stair_es.search.index_info import fetch_index_info
@@ -160,7 +171,7 @@ def _read_vocabulary(
                 code="index-not-pageable",
             )
         with show_document_progress() as progress:
-            return info, collect_vocabulary_stats(cluster, index, sample=sample, progress=progress)
+            return info, collect_vocabulary_stats(cluster, index, field=field, sample=sample, progress=progress)
 
 
 def _print_remarks(stats: VocabularyStats, index: str, content_type: str) -> None:
@@ -309,19 +320,20 @@ def format_vocabulary(view: VocabularyView, k: int, index: str, terminal: Termin
     """Format a table of the tokens, and remarks on the others. Pure."""
     stats, content_type = view.stats, view.index_info.content_type
     noun = content_type.removesuffix("s")
-    average = f"{stats.mean_tokens:.1f} words per {noun}"
-    head = f"{index}: {stats.images:,} {content_type}, {average}, {len(stats.token_stats):,} different words"
+    average = f"{stats.mean_tokens:.1f} {view.unit}s per {noun}"
+    head = f"{index}: {stats.images:,} {content_type}, {average}, {len(stats.token_stats):,} different {view.unit}s"
     lines = [format_line(f"{head} ({view.index_info.model})", terminal, "bold")]
     if stats.empty:
-        lines.append(format_line(f"{stats.empty:,} {content_type} have no word, so no query finds them", terminal, "yellow"))
+        effect = ", so no query finds them" if view.unit == "word" else ""
+        lines.append(format_line(f"{stats.empty:,} {content_type} have no {view.unit}{effect}", terminal, "yellow"))
     if view.rows:
         lines += _format_table(view.rows[:k], {row.token for row in view.stop_words}, content_type, terminal)
     elif stats.token_stats:
-        lines.append(format_line(f"no {noun} has a matching word (--match, --min-df)", terminal, "yellow"))
+        lines.append(format_line(f"no {noun} has a matching {view.unit} (--match, --min-df)", terminal, "yellow"))
     if len(view.rows) > k:
         more = len(view.rows) - k
-        lines.append(format_line(f"{more:,} more word{'s' * (more > 1)} (-k, --json, --csv)", terminal, "dim"))
-    return [*lines, *_format_stop_words(view, terminal), *_format_unused(view, terminal)]
+        lines.append(format_line(f"{more:,} more {view.unit}{'s' * (more > 1)} (-k, --json, --csv)", terminal, "dim"))
+    return lines if view.unit == "label" else [*lines, *_format_stop_words(view, terminal), *_format_unused(view, terminal)]
 
 
 def _format_table(rows: Sequence[TokenStats], stop: set[str], content_type: str, terminal: TerminalInfo) -> list[Text]:

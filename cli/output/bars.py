@@ -133,6 +133,7 @@ def format_hit(rank: int, hit: Hit, terminal: TerminalInfo, *, explain: bool) ->
     if hit.ranks:
         ranks = ", ".join(f"{name} {position}" for name, position in hit.ranks.items())
         lines.append(Text(f"{_INDENT}rank by {ranks}", style="dim"))
+    lines += _format_labels(hit.labels, terminal)
     if explain:
         return [
             *lines,
@@ -164,6 +165,7 @@ def format_rank_explanation(explanation: RankExplanation, k: int, terminal: Term
     lines += [format_line(f"  {reason}", terminal, "red") for reason in explanation.failed_conditions]
     if explanation.contributions:
         lines += [Text("  common words"), *format_contributions(explanation.contributions, terminal)]
+    lines += _format_labels(explanation.labels, terminal)
     for title, vector in (
         ("words of the query that it lacks", explanation.missing_tokens),
         ("its other heaviest words", explanation.extra_tokens),
@@ -179,13 +181,18 @@ def truncate_text(text: str, max_chars: int = 120) -> str:
     return text if len(text) <= max_chars else text[: max_chars - 3] + "..."
 
 
+def _format_labels(labels: Mapping[str, float], terminal: TerminalInfo) -> list[Text]:
+    shown = [f"{_escape_token(label, terminal)} {format_weight(weight)}" for label, weight in labels.items()]
+    return [Text(f"{_INDENT}labels: {_join_tokens(shown)}", style="magenta")] if shown else []
+
+
 def _format_score_sum(hit: Hit, terminal: TerminalInfo) -> Text:
     token_sum = sum(contribution.contribution for contribution in hit.contributions)
     rest = hit.score - token_sum
     if token_sum and -0.004 * token_sum <= rest <= 1e-6 * token_sum:
         note = f"({rest / token_sum * 100:+.2f} %: the engine keeps 9 bits of a weight)"
     else:
-        note = f"({format_weight(rest)} by the caption)" if rest > 0 else ""
+        note = f"({format_weight(rest)} by {'caption and labels' if hit.labels else 'the caption'})" if rest > 0 else ""
     return format_line(
         f"{_INDENT}sum {format_weight(token_sum)}, score {format_weight(hit.score)} {note}".rstrip(), terminal, "dim"
     )

@@ -210,6 +210,7 @@ def _fetch_image(image: Pending, config: WorkerConfig) -> Fetched | VersionChang
         fingerprint=config.compute_fingerprint(sha256, item),
         format=read.format,
         fields=read.fields,
+        labels=stored.labels if stored is not None and stored.sha256 == sha256 else {},
     )
 
 
@@ -340,6 +341,7 @@ def _build_metadata(image: Prepared) -> ImageMetadata:
         taken_at=decoded.taken_at,
         thumbnail=decoded.thumbnail,
         colors=decoded.colors,
+        labels=fetched.labels,
     )
 
 

@@ -77,6 +77,8 @@ class Fetched:
     format: str | None = None
     """See `ReadResult`, as for `fields`."""
     fields: Mapping[str, Json] = field(default_factory=dict)
+    labels: Mapping[str, float] = field(default_factory=dict)
+    """Labels that its document has, if its bytes are the same."""
 
 
 @dataclass(frozen=True)

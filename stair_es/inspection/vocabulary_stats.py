@@ -16,6 +16,7 @@ from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 from stair_es.search.dsl.pagination import SORT_ORDER, build_random_query
+from stair_es.search.dsl.select import TOKENS_FIELD
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import ResizeMode
 
@@ -65,10 +66,11 @@ def collect_vocabulary_stats(
     cluster: Cluster,
     index: str,
     *,
+    field: str = TOKENS_FIELD,
     sample: DocumentSample | None = None,
     progress: ProgressCallback = lambda done, total: None,
 ) -> VocabularyStats:
-    """Collect the statistics of all tokens, over the documents that have a URI.
+    """Collect the statistics of all tokens, or of all labels (`field`), over the documents that have a URI.
 
     Sees what was written before the last refresh, and changes nothing: it sends `_search` and `_count` requests. `progress`
     gets the number of documents read so far, and the total.
@@ -76,12 +78,12 @@ def collect_vocabulary_stats(
     documents = count_matches(cluster, index, {"match_all": {}})
     with_uri = count_matches(cluster, index, _WITH_URI)
     total = min(with_uri, sample.size) if sample else with_uri
-    all_pages = paginate_hits(cluster, index, build_tokens_query(_WITH_URI), size=PAGE, sort=SORT_ORDER[1:])
-    pages = _scan_sample(cluster, index, sample) if sample else all_pages
+    all_pages = paginate_hits(cluster, index, build_tokens_query(_WITH_URI, field), size=PAGE, sort=SORT_ORDER[1:])
+    pages = _scan_sample(cluster, index, sample, field) if sample else all_pages
     accumulator = StatsAccumulator()
     for hits in pages:
         for hit in hits:
-            accumulator.add_image((hit.get("_source") or {}).get("tokens"), hit["sort"][_URI_POSITION])
+            accumulator.add_image((hit.get("_source") or {}).get(field), hit["sort"][_URI_POSITION])
         progress(accumulator.images, total)
     return VocabularyStats(
         documents=documents,
@@ -94,16 +96,16 @@ def collect_vocabulary_stats(
     )
 
 
-def build_tokens_query(query: Mapping[str, Any]) -> dict[str, Any]:
+def build_tokens_query(query: Mapping[str, Any], field: str = TOKENS_FIELD) -> dict[str, Any]:
     """Build the search request for a page: only the tokens of a document; its URI comes with the sort values."""
-    return {"query": dict(query), "_source": ["tokens"]}
+    return {"query": dict(query), "_source": [field]}
 
 
-def _scan_sample(cluster: Cluster, index: str, sample: DocumentSample) -> Iterator[list[dict[str, Any]]]:
+def _scan_sample(cluster: Cluster, index: str, sample: DocumentSample, field: str) -> Iterator[list[dict[str, Any]]]:
     """Iterate in random order: a prefix of it is a sample without replacement."""
     query = build_random_query({"bool": {"filter": [_WITH_URI]}}, seed=sample.seed, field="_seq_no")
     remaining = sample.size
-    for hits in paginate_hits(cluster, index, build_tokens_query(query), size=min(PAGE, sample.size), sort=SORT_ORDER):
+    for hits in paginate_hits(cluster, index, build_tokens_query(query, field), size=min(PAGE, sample.size), sort=SORT_ORDER):
         yield list(islice(hits, remaining))
         remaining -= len(hits)
         if remaining <= 0:

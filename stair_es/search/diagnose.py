@@ -11,10 +11,9 @@ import numpy as np
 
 from stair_es.errors import QueryError
 from stair_es.feature_names import unescape_feature
-from stair_es.search.dsl.filters import build_text_clause
 from stair_es.search.options import SearchOptions, prune_vector
 from stair_es.search.query import CaptionWord, SearchQuery, TokenGroup, join_pieces
-from stair_es.search.request import choose_min_weight, quantize_weight
+from stair_es.search.request import build_text_condition, choose_min_weight, quantize_weight
 from stair_es.search.results import Hit, TokenContribution, build_document_filter, explain_score
 from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
@@ -35,6 +34,8 @@ class RankExplanation:
     cutoff_score: float | None
     """The score of the last requested hit; None if there are fewer hits."""
     contributions: tuple[TokenContribution, ...]
+    labels: Mapping[str, float]
+    """The labels of the document that are searched -> their weights."""
     missing_tokens: SparseVector
     """The tokens of the query that the document lacks."""
     extra_tokens: SparseVector
@@ -94,6 +95,7 @@ def explain_rank(
         rank=rank,
         cutoff_score=top_hits[-1].score if len(top_hits) == k else None,
         contributions=common,
+        labels=hits[0].labels if hits else {},
         missing_tokens=missing,
         extra_tokens=extra,
         failed_conditions=tuple(failed_conditions),
@@ -122,12 +124,12 @@ def compare_tokens(
 
 
 def _list_failed_words(searcher: Searcher, query: SearchQuery, document: Hit) -> Iterator[str]:
-    """List the required words that neither the caption nor the tokens of a document have, and the excluded words that one has."""
+    """List the required words that neither caption, labels nor tokens of a document have, and the excluded words that one has."""
     weights = _read_weights(document.source.get("tokens") or {})
 
     def has_word(word: CaptionWord) -> bool:
         by_tokens = bool(word.tokens) and _has_tokens(word.tokens, weights, choose_min_weight(word.tokens, query))
-        return by_tokens or searcher.is_match(document, build_text_clause(query.caption_field, word.text))
+        return by_tokens or searcher.is_match(document, build_text_condition(word, query))
 
     yield from (f"it lacks the required word {word.text}" for word in query.required_words if not has_word(word))
     yield from (f"it has the excluded word {word.text}" for word in query.excluded_words if has_word(word))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
+from stair_es.cluster.documents.document import LABELS_FIELD
 from stair_es.cluster.index.mappings import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import (
     check_index_format,
@@ -129,6 +130,7 @@ class IndexInfo:
             text=",".join(self.caption_fields),
             colors=_COLORS_FIELD if self.field_types.get(_COLORS_FIELD) == "keyword" else "",
             price=price_field if price is not None and price.kind in ("integer", "number") else "",
+            labels=self.field_types.get(LABELS_FIELD) == "rank_features",
         )
 
     def check_caption_field(self, query: SearchQuery) -> None:

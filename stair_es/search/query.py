@@ -48,13 +48,15 @@ def list_word_parts(text: str) -> list[str]:
 
 
 class CaptionWord(NamedTuple):
-    """A word, or a phrase that was in quotes, that is searched in captions."""
+    """A word, or a phrase that was in quotes, that is searched in captions and labels."""
 
     text: str
     share: float
     """Its share of the score of a caption that has all of them."""
     tokens: TokenGroup = ()
     """The tokens of an image that shows it; empty if no picture can tell it."""
+    labels: tuple[str, ...] = ()
+    """The labels that stand for it: itself, and longer ones of which it is a part in the query; empty if none are searched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +184,11 @@ class SearchQuery:
         """The words of `caption_words` that are sent: none if captions don't count."""
         return self.caption_words if self.caption_weight > 0 else ()
 
+    @property
+    def searched_labels(self) -> tuple[str, ...]:
+        """The labels that are searched, each once."""
+        return tuple(dict.fromkeys(label for word in self.searched_words for label in word.labels))
+
     def _list_match_words(self, needed: AbstractSet[str]) -> list[CaptionWord]:
         """List the words that a match has, by tokens that are in the vector; those of muted words don't count."""
         sent = frozenset(self.vector.tokens)
@@ -218,6 +225,7 @@ class SearchQuery:
         """
         reserved = sum(len(group) for group in (*self.required, *self.excluded))
         reserved += sum(1 + len(word.tokens) for word in (*self.required_words, *self.excluded_words))
+        reserved += sum(len(word.labels) for word in (*self.caption_words, *self.required_words, *self.excluded_words))
         if self.filters or self.caption.strip():
             reserved += max_clauses // 16
         return max(1, max_clauses - reserved)

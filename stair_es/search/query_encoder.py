@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import QueryError
+from stair_es.feature_names import normalize_label
 from stair_es.model.base import MatchThresholds
 from stair_es.model.vocabularies.stop_words import list_content_words
 from stair_es.model.vocabularies.unknown_words import UnknownWord, find_unknown_words, is_rarest_word_known, suggest_words
@@ -81,7 +82,7 @@ def build_search_query(
         vectors = list(map(policy.rewrite_query, vectors))
     _check_inputs(inputs, has_query=bool(any(map(len, vectors)) or inputs.factors or caption_query))
     resolve = partial(resolve_tokens, encoder, policy=policy)
-    word_conditions = _build_word_conditions(encoder, inputs, policy, has_captions=bool(inputs.choose_caption_field(fields)))
+    word_conditions = _build_word_conditions(encoder, inputs, fields, policy)
     tokens = _weight_tokens(inputs, vectors, resolve)
     return SearchQuery(
         vector=_multiply_factors(tokens),
@@ -126,14 +127,15 @@ def _build_caption_query(
     """Build the part of a search query that is for captions: the given one, otherwise the text of the query string."""
     if inputs.caption.strip():
         text = inputs.caption
-    elif not inputs.choose_caption_field(fields):
+    elif not inputs.searches_words(fields):
         return {}
     read = encoder.read_text(text)
 
     def list_tokens(part: str) -> TokenGroup:
         return () if inputs.has_images else list_part_tokens(encoder, part, read.replaced, policy)
 
-    words = split_caption_words(text, (*inputs.parsed.phrases, *read.taught), unknown_words, list_tokens)
+    phrases = (*inputs.parsed.phrases, *read.taught)
+    words = split_caption_words(text, phrases, unknown_words, list_tokens, with_labels=inputs.hybrid and fields.labels)
     if not words and not inputs.caption.strip():
         return {}
     return {
@@ -144,11 +146,11 @@ def _build_caption_query(
 
 
 def _build_word_conditions(
-    encoder: Encoder, inputs: QueryInputs, policy: TokenPolicy | None, *, has_captions: bool
+    encoder: Encoder, inputs: QueryInputs, fields: SearchFields, policy: TokenPolicy | None
 ) -> dict[str, Any]:
-    """Build the required and excluded words. If captions are searched, a word may be in a caption, and needs no token."""
+    """Build the required and excluded words. If captions or labels are searched, a word may be in one, and needs no token."""
     resolve = partial(resolve_tokens, encoder, policy=policy)
-    if not has_captions:
+    if not inputs.searches_words(fields):
         return {
             "required": list(map(resolve, inputs.required_words)),
             "excluded": list(map(resolve, inputs.excluded_words)),
@@ -156,7 +158,8 @@ def _build_word_conditions(
 
     def build_word(word: str) -> CaptionWord:
         is_content = bool(list_content_words(word))  # nearly every caption has a stop word
-        return CaptionWord(word, 0.0, find_tokens(encoder, word, policy) if is_content else resolve(word))
+        tokens = find_tokens(encoder, word, policy) if is_content else resolve(word)
+        return CaptionWord(word, 0.0, tokens, (normalize_label(word),) if fields.labels else ())
 
     return {
         "required_words": list(map(build_word, inputs.required_words)),
@@ -168,7 +171,7 @@ def _list_word_remarks(encoder: Encoder, excluded: Sequence[CaptionWord]) -> lis
     """List for the user which excluded words the model doesn't know. Required ones are part of the text."""
     texts = [word.text for word in excluded if not word.tokens][:_MAX_REMARKS]
     unknown = [UnknownWord(word=text, suggestions=suggest_words(encoder, text)) for text in texts]
-    return [f"{word}; images with it in their captions are left out" for word in unknown]
+    return [f"{word}; images with it in their captions or labels are left out" for word in unknown]
 
 
 def _check_inputs(inputs: QueryInputs, *, has_query: bool) -> None:

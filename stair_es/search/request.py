@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from stair_es.cluster.documents.document import IMPACT_SCALE, is_single_term
+from stair_es.cluster.documents.document import IMPACT_SCALE, LABELS_FIELD, is_single_term
 from stair_es.errors import QueryError
+from stair_es.feature_names import escape_feature
 from stair_es.search.dsl.filters import build_text_clause, split_field_names
 from stair_es.search.dsl.pagination import SORT_ORDER, Cursor, validate_cursor
 from stair_es.search.dsl.select import build_sparse_query
@@ -44,6 +45,8 @@ class SearchRequest:
     """The cut by which hits are weak; None if it isn't known, or if there are no weak hits."""
     by_field: bool = False
     """Whether hits are in the order of a field, not of their scores."""
+    labels: tuple[str, ...] = ()
+    """The labels that are searched."""
     token_clause: Mapping[str, Any] | None = None
     """The clause whose score is the dot product."""
     remarks: tuple[str, ...] = ()
@@ -100,8 +103,7 @@ def build_search_request(
         )
         token_clause, vector, truncated = sparse_query.clause, sparse_query.vector, sparse_query.truncated
         scoring.append(token_clause)
-    if query.caption.strip() and query.caption_weight > 0:
-        scoring += _build_caption_clauses(query)
+    scoring += _build_caption_clauses(query)
     body = {
         "size": k,
         "track_total_hits": False,
@@ -118,6 +120,7 @@ def build_search_request(
         scale=query.scale,
         match_cut=query.match_cut,
         token_clause=token_clause,
+        labels=query.searched_labels,
     )
     return request if order is None else replace(restrict_to_matches(request, query), match_cut=None, by_field=True)
 
@@ -145,22 +148,38 @@ def restrict_to_matches(request: SearchRequest, query: SearchQuery) -> SearchReq
 
 
 def _build_caption_clauses(query: SearchQuery) -> list[Clause]:
-    """Build the clauses that score captions: BM25, or for each word its share, by whose name a hit tells that it was found."""
+    """Build the clauses that score captions and labels: BM25 for captions, or for each word its share.
+
+    By the name of a word's clause a hit tells that it was found. A label gives the share times its weight, if no caption has it.
+    """
     field, weight = query.caption_field, query.caption_weight
+    if not query.caption.strip() or weight <= 0:
+        return []
     if not query.caption_words:
         names = split_field_names(field)
         options = {"query": query.caption, "boost": weight}
         return [{"match": {names[0]: options}} if len(names) == 1 else {"multi_match": {**options, "fields": names}}]
+    return [_build_word_score(word, query) for word in query.caption_words]
+
+
+def _build_word_score(word: CaptionWord, query: SearchQuery) -> Clause:
+    boost, name = query.caption_weight * word.share, {"_name": CAPTION_WORD + word.text}
+    in_caption = {"filter": build_text_clause(query.caption_field, word.text), "boost": boost}
+    if not word.labels:
+        return {"constant_score": {**in_caption, **name}}
+    return {"dis_max": {"queries": [{"constant_score": in_caption}, *_list_label_clauses(word, boost)], **name}}
+
+
+def _list_label_clauses(word: CaptionWord, boost: float = 1.0) -> list[Clause]:
     return [
-        {
-            "constant_score": {
-                "filter": build_text_clause(field, word.text),
-                "boost": weight * word.share,
-                "_name": CAPTION_WORD + word.text,
-            }
-        }
-        for word in query.caption_words
+        {"rank_feature": {"field": f"{LABELS_FIELD}.{escape_feature(label)}", "boost": boost, "linear": {}}}
+        for label in word.labels
     ]
+
+
+def build_text_condition(word: CaptionWord, query: SearchQuery) -> Clause:
+    """Build a clause that matches documents with a word in their captions or labels."""
+    return _build_any([build_text_clause(query.caption_field, word.text), *_list_label_clauses(word)])
 
 
 _SPARE_BITS = 7
@@ -170,7 +189,7 @@ _SPARE_BITS = 7
 def build_word_request(query: SearchQuery, ids: Sequence[str], size: int) -> dict[str, Any]:
     """Build the body of a `_search` request whose scores tell which words the captions of documents have."""
     words = [
-        {"constant_score": {"filter": build_text_clause(query.caption_field, word.text), "boost": 1 << (place + _SPARE_BITS)}}
+        {"constant_score": {"filter": build_text_condition(word, query), "boost": 1 << (place + _SPARE_BITS)}}
         for place, word in enumerate(query.caption_words)
     ]
     clause = {"bool": {"filter": [{"ids": {"values": list(ids)}}], "should": words}}
@@ -195,24 +214,25 @@ def build_match_clause(request: SearchRequest, query: SearchQuery) -> Clause | N
     alternatives: list[Clause] = []
     if cut.weak_below is not None and request.token_clause is not None:
         by_score: Clause = {"function_score": {"query": request.token_clause, "min_score": cut.weak_below}}
-        needed = [build_text_clause(query.caption_field, word) for word in sorted(cut.needed_words)]
+        known = {word.text: word for word in query.caption_words}
+        needed = [build_text_condition(known.get(text, CaptionWord(text, 0.0)), query) for text in sorted(cut.needed_words)]
         alternatives.append({"bool": {"filter": [by_score, *needed]}} if needed else by_score)
-    words = [_list_word_clauses(word, query.caption_field, request.query_type, cut.named_weight) for word in cut.words]
+    words = [_list_word_clauses(word, query, request.query_type, cut.named_weight) for word in cut.words]
     if words and all(words):
         alternatives.append({"bool": {"filter": list(map(_build_any, words))}})
     return _build_any(alternatives) if alternatives else {"match_none": {}}
 
 
-def _list_word_clauses(word: CaptionWord, caption_field: str, query_type: QueryType, min_weight: float) -> list[Clause]:
-    """List the clauses of which a document that has a word, in its caption or by its tokens, matches one."""
-    by_caption = [build_text_clause(caption_field, word.text)] if word.text else []
+def _list_word_clauses(word: CaptionWord, query: SearchQuery, query_type: QueryType, min_weight: float) -> list[Clause]:
+    """List the clauses of which a document that has a word, in its caption, its labels or by its tokens, matches one."""
+    by_caption = [build_text_condition(word, query)] if word.text else []
     has_tokens = bool(word.tokens) and has_clauses(word.tokens, query_type)
     return [*by_caption, *([build_token_clause(word.tokens, query_type, min_weight=min_weight)] if has_tokens else [])]
 
 
 def build_word_condition(word: CaptionWord, query: SearchQuery, query_type: QueryType) -> Clause:
     """Build a clause that matches documents with a word of `required_words` or `excluded_words`."""
-    clauses = [build_text_clause(query.caption_field, word.text)]
+    clauses = [build_text_condition(word, query)]
     if word.tokens:  # an error by `impacts` for pieces of words, which it doesn't have
         clauses.append(build_token_clause(word.tokens, query_type, min_weight=choose_min_weight(word.tokens, query)))
     return _build_any(clauses)

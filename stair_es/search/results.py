@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stair_es.cluster.documents.document import LABELS_FIELD, parse_token_vector
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature, unescape_feature
 from stair_es.search.dsl.pagination import Cursor, build_cursor
@@ -61,7 +62,9 @@ class Hit:
     weak: bool = False
     """Whether it is a neighbor of what was searched for, rather than a match (`SearchResult.weak_below`)."""
     caption_words: tuple[str, ...] = ()
-    """The words of the query that its caption has."""
+    """The words of the query that its caption has, or its labels."""
+    labels: Mapping[str, float] = field(default_factory=dict)
+    """Its labels that are searched -> their weights."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """`tokens` and `caption` -> the rank in that ranking, where two were fused."""
     cursor: Cursor | None = None
@@ -76,7 +79,7 @@ class Hit:
 
     @property
     def text_score(self) -> float:
-        """The part of the score that is not from matching tokens: that of the caption."""
+        """The part of the score that is not from matching tokens: that of the caption and the labels."""
         return self.score - sum(contribution.contribution for contribution in self.contributions)
 
 
@@ -114,7 +117,10 @@ class SearchResult:
 def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -> SearchResult:
     """Parse a response of the cluster."""
     raw_hits = response["hits"]["hits"]
-    hits = tuple(parse_hit(hit, request.vector, request.match_cut, request.scale, by_field=request.by_field) for hit in raw_hits)
+    hits = tuple(
+        find_labels(parse_hit(hit, request.vector, request.match_cut, request.scale, by_field=request.by_field), request.labels)
+        for hit in raw_hits
+    )
     if not all(math.isfinite(hit.score) for hit in hits):
         raise QueryError("scores overflow float32, so the ranking is undefined", "Use smaller weights.", code="scores-overflow")
     return SearchResult(
@@ -155,6 +161,12 @@ def parse_hit(
         cursor=cursor if cursor is None or scale == 1 or by_field else [score, *cursor[1:]],
     )
     return hit if match_cut is None else judge_hit(hit, match_cut)
+
+
+def find_labels(hit: Hit, labels: Sequence[str]) -> Hit:
+    """Return the hit with those of some labels that it has."""
+    weights = parse_token_vector(hit.source.get(LABELS_FIELD)).to_dict() if labels else {}
+    return replace(hit, labels={label: weights[label] for label in labels if label in weights}) if weights else hit
 
 
 def judge_hit(hit: Hit, match_cut: MatchCut) -> Hit:

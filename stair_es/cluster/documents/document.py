@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +23,13 @@ DOCUMENT_VERSION = 6
 
 ANNOTATION_FIELD = "stair_es"
 """Object in the documents of other programs that `stair-es annotate` records in what it has written."""
+
+LABELS_FIELD = "labels"
+"""Labels from elsewhere with their confidences, as token weights of their own."""
+LABEL_FIELDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {LABELS_FIELD: {"type": "rank_features"}, "top_labels": {"type": "keyword"}}
+)
+"""What an index with labels has in its mapping: those with their weights, and the names of all, the heaviest first."""
 
 IMPACT_SCALE = 1000
 """Steps per unit of weight in `impacts`: a token's part of a score is off by at most half a thousandth."""
@@ -71,12 +78,14 @@ class ImageMetadata:
     thumbnail: str | None = None
     colors: tuple[str, ...] = ()
     """Names of its colors, heaviest first."""
+    labels: Mapping[str, float] = field(default_factory=dict)
+    """Labels from elsewhere, as `normalize_label` returns them -> confidence, above 0 and at most 1."""
 
 
 RESERVED_FIELDS = frozenset(
     {
-        *("tokens", "top_tokens", "impacts", "model", "fingerprint", "ingested_at", "policy", "policy_undo"),
-        *(field.name for field in fields(ImageMetadata)),
+        *("tokens", "top_tokens", "top_labels", "impacts", "model", "fingerprint", "ingested_at", "policy", "policy_undo"),
+        *(each.name for each in fields(ImageMetadata)),
     }
 )
 """Fields of stair-es, which a column can't use."""
@@ -159,8 +168,10 @@ def build_document(
     check_field_names(fields)
     columns = {**fields, **asdict(metadata), "model": model_id, "fingerprint": fingerprint, "ingested_at": ingested_at}
     columns["colors"] = list(columns.get("colors", ())) or None
+    columns.pop(LABELS_FIELD, None)
     return {
         **build_vector_fields(vector, settings, policy),
+        **(build_label_fields(metadata.labels) if isinstance(metadata, ImageMetadata) and metadata.labels else {}),
         **{name: value for name, value in columns.items() if value is not None},
     }
 
@@ -176,6 +187,15 @@ def build_vector_fields(vector: SparseVector, settings: DocumentSettings, policy
         "top_tokens": list(vector.top(settings.top_token_count).tokens),
         **({"impacts": encode_impacts(vector)} if settings.impacts else {}),
         **({"policy": policy.digest, "policy_undo": _build_undo_field(undo)} if policy and undo else {}),
+    }
+
+
+def build_label_fields(labels: Mapping[str, float]) -> dict[str, Any]:
+    """Build the fields of labels from elsewhere."""
+    vector = SparseVector.from_mapping(labels)
+    return {
+        LABELS_FIELD: {feature_names.escape_feature(label): weight for label, weight in vector},
+        "top_labels": list(vector.tokens),
     }
 
 

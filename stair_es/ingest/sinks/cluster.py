@@ -22,6 +22,7 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents import read
 from stair_es.cluster.documents.read import WriteVersion
 from stair_es.cluster.index.aliases import check_alias_target, check_identities, delete_retired_indices, swap_alias
+from stair_es.cluster.index.labels import copy_labels
 from stair_es.cluster.index.lifecycle import find_index, open_index
 from stair_es.cluster.index.load_settings import relax_index_settings
 from stair_es.cluster.index.mappings import build_index_body
@@ -175,6 +176,9 @@ class ClusterSinkSession(SinkSession):
             return SinkResult()  # swapped by a concurrent run
         if reason := self._explain_not_swapped(coverage, alias_target):
             return SinkResult(not_swapped_reason=reason)
+        if copied := copy_labels(self._cluster, live, self.writer):
+            logger.info("%s images keep their labels", f"{copied:,}")
+            self._cluster.refresh(self.index)
         swap_alias(self._cluster, self.alias, self.write_target)
         return SinkResult(swapped=True)
 

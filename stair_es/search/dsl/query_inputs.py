@@ -84,7 +84,7 @@ class QueryInputs:
         if self.literal:
             return as_words
         understanding = understand_text(parsed.text, fields, (*parsed.phrases, *parsed.required, *parsed.boosts))
-        if not understanding.conditions or self.texts or self.has_images or self.choose_caption_field(fields):
+        if not understanding.conditions or self.texts or self.has_images or self.searches_words(fields):
             return understanding
         words = list(list_content_words(understanding.text))[:_MAX_READ_WORDS]
         return understanding if any(encoder.list_text_words(" ".join(words)).values()) else as_words
@@ -97,6 +97,10 @@ class QueryInputs:
     def choose_caption_field(self, fields: SearchFields) -> str:
         """Choose the fields in which the words of the query string are searched; empty for none."""
         return (self.caption_field or fields.text) if self.hybrid else ""
+
+    def searches_words(self, fields: SearchFields) -> bool:
+        """Return whether the words of the query string are searched besides the token weights: in captions, or in labels."""
+        return bool(self.choose_caption_field(fields)) or (self.hybrid and fields.labels)
 
     @property
     def required_words(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
+from stair_es.feature_names import normalize_label
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.model.vocabularies.unknown_words import get_rarity
 from stair_es.search.query import CaptionWord, TokenGroup, list_word_parts
@@ -18,14 +19,20 @@ if TYPE_CHECKING:
 _MAX_NAMED_TOKENS = 4
 MAX_CAPTION_WORDS = 16
 """Each is a clause, and a bit of a score (`QueryRunner`)."""
+MAX_LABEL_PARTS = 3
 _UNKNOWN_WORD_WEIGHT = 2.0
 """`benchmarks/hybrid.py`: with 1, the first ten of a brand and a kind of product are right less often; 4 is no better."""
 
 
 def split_caption_words(
-    text: str, phrases: Sequence[str], unknown_words: AbstractSet[str], list_tokens: Callable[[str], TokenGroup]
+    text: str,
+    phrases: Sequence[str],
+    unknown_words: AbstractSet[str],
+    list_tokens: Callable[[str], TokenGroup],
+    *,
+    with_labels: bool = False,
 ) -> tuple[CaptionWord, ...]:
-    """Split a text into the words and phrases that are searched in captions, without stop words, each once.
+    """Split a text into the words and phrases that are searched in captions and labels, without stop words, each once.
 
     What only a caption can tell counts more: a word that the model doesn't know.
 
@@ -34,17 +41,33 @@ def split_caption_words(
         phrases: The phrases in it.
         unknown_words: The words that the model doesn't know.
         list_tokens: Lists the tokens of a word or phrase.
+        with_labels: Whether labels are searched.
     """
     longest = sorted((phrase for phrase in phrases if " " in phrase), key=len, reverse=True)
     pattern = "|".join([*(re.escape(phrase) for phrase in longest), r"[^\W_]+(?:['-][^\W_]+)*"])
-    found = (part.lower() for part in re.findall(rf"(?<![^\W_])(?:{pattern})(?![^\W_])", text, re.IGNORECASE))
+    found = [part.lower() for part in re.findall(rf"(?<![^\W_])(?:{pattern})(?![^\W_])", text, re.IGNORECASE)]
     stop_words = load_stop_words()
     parts = [part for part in dict.fromkeys(found) if part not in stop_words]
+    labels = _list_labels(found) if with_labels else {}
     unknown = {part for part in parts if not unknown_words.isdisjoint(list_word_parts(part))}
     parts = sorted(parts, key=lambda part: part not in unknown)[:MAX_CAPTION_WORDS]
     weights = {part: _UNKNOWN_WORD_WEIGHT if part in unknown else 1.0 for part in parts}
     total = sum(weights.values())
-    return tuple(CaptionWord(part, weights[part] / total, () if part in unknown else list_tokens(part)) for part in parts)
+    return tuple(
+        CaptionWord(part, weights[part] / total, () if part in unknown else list_tokens(part), labels.get(part, ()))
+        for part in parts
+    )
+
+
+def _list_labels(parts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """List for each part of a text the labels that it may be of: itself, and up to three parts in a row that have it."""
+    labels: dict[str, dict[str, None]] = {part: {normalize_label(part): None} for part in parts}
+    for size in range(2, MAX_LABEL_PARTS + 1):
+        for start in range(len(parts) - size + 1):
+            run = parts[start : start + size]
+            for part in run:
+                labels[part][normalize_label(" ".join(run))] = None
+    return {part: tuple(named) for part, named in labels.items()}
 
 
 def list_part_tokens(encoder: Encoder, part: str, replaced: Mapping[str, str], policy: TokenPolicy | None = None) -> TokenGroup:

@@ -63,6 +63,8 @@ class SearchFields:
     """The field of the main colors of an image."""
     price: str = ""
     """A field of numbers."""
+    labels: bool = False
+    """Whether documents have labels from elsewhere."""
 
 
 NO_FIELDS = SearchFields()

@@ -16,7 +16,7 @@ FacetKind: TypeAlias = Literal["terms", "range", "date"]
 
 MAX_FACETS = 32
 MAX_FACET_VALUES = 20
-_CONTENT_FACETS = (TOP_TOKENS_FIELD, "colors")
+_CONTENT_FACETS = (TOP_TOKENS_FIELD, "top_labels", "colors")
 _FILE_FACETS = ("folder", "format", "taken_at", "modified_at", "bytes", "width", "height", "source")
 """Fields of stair-es with a facet, in the order of the page; the columns of the user are between them."""
 _FIXED_FACETS = (*_CONTENT_FACETS, *_FILE_FACETS)
@@ -39,6 +39,7 @@ _LABELS = {
     "modified_at": "Modified",
     "sha256": "SHA-256",
     "taken_at": "Taken",
+    "top_labels": "Labels",
     "uri": "Address",
 }
 

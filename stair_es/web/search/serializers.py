@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any
 from urllib.parse import quote
 
-from stair_es.cluster.documents.document import parse_token_vector
+from stair_es.cluster.documents.document import LABELS_FIELD, parse_token_vector
 from stair_es.feature_names import unescape_feature
 from stair_es.inspection.stored_document import StoredImage
 from stair_es.search.query import QueryToken
@@ -34,7 +34,7 @@ _MAX_READ_CHARS, _MAX_LINES = 20_000, 400
 """More than `--enrich ocr` writes."""
 _HIDDEN_FIELDS = frozenset(
     {
-        *("tokens", "impacts", "top_tokens", "thumbnail", "policy_undo", "uri", "caption", "text", "text_boxes"),
+        *("tokens", "impacts", "top_tokens", LABELS_FIELD, "thumbnail", "policy_undo", "uri", "caption", "text", "text_boxes"),
         *("fingerprint", "version"),
     }
 )
@@ -71,7 +71,7 @@ def serialize_hit(
         "name": _get_name(hit.source, hit.uri, hit.id),
         "caption": format_caption(hit.source.get("caption")),
         "title": format_caption(hit.source.get("title")),
-        "passages": find_passages(hit.source.get("text"), [*hit.caption_words, *words]),
+        "passages": [*find_passages(hit.source.get("text"), [*hit.caption_words, *words]), *_list_label_passages(hit.labels)],
         "price": _get_number(_get_inner(hit.source, price_field)),
         "score": hit.score,
         "weak": hit.weak,
@@ -194,6 +194,13 @@ def format_caption(value: object) -> str | None:
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = " / ".join(value)
     return (value if isinstance(value, str) else json.dumps(truncate_json(value), ensure_ascii=False))[:_MAX_TEXT_CHARS]
+
+
+def _list_label_passages(labels: Mapping[str, float]) -> Iterator[list[tuple[str, bool]]]:
+    """Yield a passage for the labels by which a hit was found."""
+    if labels:
+        parts = [[(label, True), (f" {weight:.2f}", False), (", ", False)] for label, weight in labels.items()]
+        yield [("label: ", False), *(part for each in parts for part in each)][:-1]
 
 
 def find_passages(text: object, words: Sequence[str]) -> list[list[tuple[str, bool]]]:

@@ -51,8 +51,8 @@ _SEARCH_TIMEOUT = "8s"
 """Timeout of one search in the cluster, which would otherwise continue after the client has disconnected."""
 _SIZES = ("width", "height")
 HIT_FIELDS = [
-    *("tokens", TOP_TOKENS_FIELD, "uri", "name", "folder", "title", "caption", "text", "width", "height", "bytes", "format"),
-    *("colors", "taken_at", "modified_at", "sha256", "perceptual_hash", "fingerprint", "parent"),
+    *("tokens", TOP_TOKENS_FIELD, "labels", "uri", "name", "folder", "title", "caption", "text", "width", "height", "bytes"),
+    *("format", "colors", "taken_at", "modified_at", "sha256", "perceptual_hash", "fingerprint", "parent"),
 ]
 
 

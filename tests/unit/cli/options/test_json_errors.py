@@ -21,6 +21,7 @@ FAILING = {
     "ingest": ("nothing.jpg",),
     "annotate": ("--index", "x", "--image-field", "y", *PASSWORD),
     "ingest-texts": ("nothing.txt",),
+    "ingest-labels": ("nothing.jsonl",),
     "forget": (),
     "search": (),
     "explain": ("x",),
