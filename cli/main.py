@@ -39,6 +39,7 @@ from .commands import (
 )
 from .commands.evaluate import commands as evaluate
 from .commands.evaluate import coverage
+from .commands.evaluate import labels as label_evaluation
 from .commands.ingest import annotate, forget, images, labels, texts
 from .commands.policy import commands as policy
 from .commands.policy import teach
@@ -195,6 +196,7 @@ _register("serve", serve.serve_command)
 app.add_typer(dashboards.app, name="dashboards")
 _register("encode", encode.encode_command)
 _register("encoder", serve.serve_encoder_command)
+evaluate.app.command(name="labels")(prepare_command(label_evaluation.evaluate_labels_command))
 app.add_typer(evaluate.app, name="evaluate")
 _register("coverage", coverage.coverage_command)
 _register("query", search.query_command, WordsCommand)

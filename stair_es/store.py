@@ -16,8 +16,8 @@ class StoredVersion:
     sha256: str
     fingerprint: str
     version: str | None
-    labels: Mapping[str, float] = field(default_factory=dict)
-    """Labels from elsewhere, which an ingest keeps while the image is the same."""
+    label_fields: Mapping[str, Any] = field(default_factory=dict)
+    """The fields of labels from elsewhere, which an ingest keeps while the image is the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,11 +150,22 @@ class TaughtWord:
         return {name: item for name, item in value.items() if item not in ("", None, [])}
 
 
-def check_word_count(words: Mapping[str, TaughtWord]) -> None:
-    """Raise ResourceError if there are more words than an index can be taught."""
+def check_taught_words(words: Mapping[str, TaughtWord], rules: Mapping[str, str]) -> None:
+    """Check the taught words of a policy, whose other rules are given as token -> place of the rule.
+
+    Raises:
+        ResourceError: If there are more than an index can be taught, or another rule is about one of them.
+    """
     if len(words) > _MAX_WORDS:
         problem = f"teach: {len(words):,} words; at most {_MAX_WORDS:,} can be taught"
         raise ResourceError(problem, "Forget some: stair-es teach WORD --forget", code="too-many-taught-words")
+    for name, word in words.items():
+        if rule := rules.get(name) or rules.get(word.token):
+            raise ResourceError(
+                f"teach.{name}: {name!r} already has a rule of the token policy: {rule}",
+                "Keep one of the two: remove the rule from the policy, or forget the word (stair-es teach WORD --forget).",
+                code="taught-word-in-policy",
+            )
 
 
 def check_word_model(word: TaughtWord, model_id: str) -> None:

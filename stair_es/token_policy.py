@@ -1,10 +1,8 @@
 """Token policies: which tokens of a model an index mutes, caps, renames and merges, and which words it was taught.
 
-Pure, except for reading a file. The order is fixed: first `rename` and `merge` replace tokens, then muted tokens are removed,
-then caps apply, then taught words are added, which are computed from the original vector. If several tokens are replaced by one,
-the largest weight is kept. A sum would count the same thing several times, since a model gives `dog` and
-`dogs` to the same picture for the same reason, and would leave the scale of the model's weights. The largest weight also doesn't
-depend on the order or on rounding.
+Pure, except for reading a file. The order is fixed: `rename` and `merge` replace tokens, muted tokens are removed, caps apply,
+tokens below their floor are removed, taught words are added, which are computed from the original vector. If several tokens are
+replaced by one, the largest weight is kept, which depends on no order and no rounding. A sum would count the same thing twice.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import ResourceError
 from stair_es.system.user_files import read_json_file
-from stair_es.taught_words import TaughtWord, check_word_count, compute_products, list_weighted_units, parse_taught_words
+from stair_es.taught_words import TaughtWord, check_taught_words, compute_products, list_weighted_units, parse_taught_words
 from stair_es.types import SparseVector, is_utf8
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 POLICY_VERSION = 1
 MIN_WEIGHT = 2.0**-126
 """Smallest weight: engines store float32 and reject subnormal numbers."""
-_KNOWN = ("stair_es_policy", "name", "mute", "cap", "rename", "merge", "teach")
+_KNOWN = ("stair_es_policy", "name", "mute", "floor", "cap", "rename", "merge", "teach")
 _FORM = 'Write it like {"stair_es_policy": 1, "mute": ["a"], "cap": {"b": 0.5}, "rename": {"c": "d"}, "merge": {"e": ["f"]}}.'
 
 
@@ -75,6 +73,8 @@ class TokenPolicy:
 
     name: str = ""
     mute: tuple[str, ...] = ()
+    floor: Mapping[str, float] = field(default_factory=dict)
+    """Token -> its minimum weight: a lighter one is removed."""
     cap: Mapping[str, float] = field(default_factory=dict)
     """Token -> its maximum weight."""
     rename: Mapping[str, str] = field(default_factory=dict)
@@ -87,7 +87,8 @@ class TokenPolicy:
     def __post_init__(self) -> None:
         sources = self._check_replacements()
         self._check_mute(sources)
-        self._check_cap(sources)
+        self._check_limits("floor", self.floor, sources)
+        self._check_limits("cap", self.cap, sources)
         self._check_taught_words()
 
     def _check_replacements(self) -> Mapping[str, str]:
@@ -95,9 +96,8 @@ class TokenPolicy:
         sources: dict[str, str] = {}
         for location, source, target in self._list_replacements():
             if source == target:
-                raise ResourceError(
-                    f"{location}: {source!r} is replaced by itself", "Remove it.", code="policy-token-replaced-by-itself"
-                )
+                problem = f"{location}: {source!r} is replaced by itself"
+                raise ResourceError(problem, "Remove it.", code="policy-token-replaced-by-itself")
             if source in sources:
                 raise ResourceError(
                     f"{location}: {source!r} already has a rule: {sources[source]}",
@@ -128,32 +128,22 @@ class TokenPolicy:
                 )
             muted_at[token] = f"mute[{i}]"
 
-    def _check_cap(self, sources: Mapping[str, str]) -> None:
-        for token, limit in self.cap.items():
-            self._check_not_replaced(f"cap.{token}", token, sources)
+    def _check_limits(self, kind: str, limits: Mapping[str, float], sources: Mapping[str, str]) -> None:
+        for token, limit in limits.items():
+            where = f"{kind}.{token}"
+            self._check_not_replaced(where, token, sources)
             if token in self.mute:
-                raise ResourceError(f"cap.{token}: {token!r} is muted", "Keep one of the two.", code="policy-cap-of-muted")
+                raise ResourceError(f"{where}: {token!r} is muted", "Keep one of the two.", code=f"policy-{kind}-of-muted")
             if not (math.isfinite(limit) and limit >= MIN_WEIGHT):
-                raise ResourceError(
-                    f"cap.{token}: {limit:g} is not a valid weight",
-                    "Give a number above 0; to remove a token, mute it.",
-                    code="policy-cap-invalid",
-                )
+                problem = f"{where}: {limit:g} is not a valid weight"
+                raise ResourceError(problem, "Give a number above 0.", code=f"policy-{kind}-invalid")
 
     def _check_taught_words(self) -> None:
         """Check that no other rule is about a taught word: documents would no longer have what it was taught to mean."""
-        check_word_count(self.teach)
         rules = {token: location for location, *tokens in self._list_replacements() for token in tokens}
         rules |= {token: f"mute[{i}]" for i, token in enumerate(self.mute)}
-        rules |= {token: f"cap.{token}" for token in self.cap}
-        for name, word in self.teach.items():
-            rule = rules.get(name) or rules.get(word.token)
-            if rule:
-                raise ResourceError(
-                    f"teach.{name}: {name!r} already has a rule of the token policy: {rule}",
-                    "Keep one of the two: remove the rule from the policy, or forget the word (stair-es teach WORD --forget).",
-                    code="taught-word-in-policy",
-                )
+        rules |= {token: f"{kind}.{token}" for kind, limits in (("floor", self.floor), ("cap", self.cap)) for token in limits}
+        check_taught_words(self.teach, rules)
 
     @staticmethod
     def _check_not_replaced(location: str, token: str, sources: Mapping[str, str]) -> None:
@@ -184,7 +174,7 @@ class TokenPolicy:
     @property
     def tokens(self) -> tuple[str, ...]:
         """Tokens that the policy affects, sorted: it leaves a vector without any of them unchanged."""
-        return tuple(sorted({*self.replacements, *self.mute, *self.cap, *self.taught_units}))
+        return tuple(sorted({*self.replacements, *self.mute, *self.floor, *self.cap, *self.taught_units}))
 
     @cached_property
     def taught_units(self) -> Mapping[str, Mapping[str, int]]:
@@ -201,6 +191,7 @@ class TokenPolicy:
         return {
             **{_format_replacement(*move): None for move in self.replacements.items()},
             **{f"mute {token}": None for token in self.mute},
+            **{f"floor {token}": limit for token, limit in self.floor.items()},
             **{f"cap {token}": limit for token, limit in self.cap.items()},
             **{f"teach {name}": word for name, word in self.teach.items()},
         }
@@ -214,10 +205,11 @@ class TokenPolicy:
             sorted(self.mute),
             sorted((token, float(limit)) for token, limit in self.cap.items()),
         ]
+        if self.floor:
+            rules.append(["floor", sorted((token, float(limit)) for token, limit in self.floor.items())])
         if self.teach:
-            rules.append(
-                sorted((name, sorted(word.units.items()), word.range_units, word.mode) for name, word in self.teach.items())
-            )
+            words = self.teach.items()
+            rules.append(sorted((name, sorted(word.units.items()), word.range_units, word.mode) for name, word in words))
         return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:8]
 
     @property
@@ -246,6 +238,7 @@ class TokenPolicy:
             "stair_es_policy": POLICY_VERSION,
             "name": self.name,
             "mute": list(self.mute),
+            **({"floor": dict(self.floor)} if self.floor else {}),
             "cap": dict(self.cap),
             "rename": dict(self.rename),
             "merge": merge,
@@ -264,10 +257,7 @@ class TokenPolicy:
         for token in self.mute:
             if after.pop(token, None) is not None:
                 rules.append(f"mute {token}")
-        for token, limit in self.cap.items():
-            if after.get(token, 0.0) > limit:
-                after[token] = limit
-                rules.append(f"cap {token}")
+        rules += self._apply_limits(after)
         for name, product in compute_products(vector, self.taught_units).items():
             if weight := self.teach[name].scale_product(product):
                 after[self.teach[name].token] = weight
@@ -275,6 +265,16 @@ class TokenPolicy:
         changed = {token: weight for token, weight in before.items() if after.get(token) != weight}
         undo = PolicyUndo(tokens=changed, added_tokens=tuple(sorted(after.keys() - before.keys())))
         return PolicyResult(vector=SparseVector.from_mapping(after), undo=undo, rules=tuple(rules))
+
+    def _apply_limits(self, weights: dict[str, float]) -> Iterator[str]:
+        for token, limit in self.cap.items():
+            if weights.get(token, 0.0) > limit:
+                weights[token] = limit
+                yield f"cap {token}"
+        for token, limit in self.floor.items():
+            if weights.get(token, limit) < limit:
+                del weights[token]
+                yield f"floor {token}"
 
     def rewrite_query(self, vector: SparseVector) -> SparseVector:
         """Rewrite a query vector for an index with this policy: its tokens are replaced as in the documents.
@@ -329,9 +329,8 @@ def _parse_body(value: object, name: str) -> TokenPolicy:
     if version != POLICY_VERSION or isinstance(version, bool):
         newer = isinstance(version, int) and version > POLICY_VERSION
         remedy = "It requires a newer stair-es: upgrade." if newer else _FORM
-        raise ResourceError(
-            f"stair_es_policy is {json.dumps(version)} instead of {POLICY_VERSION}", remedy, code="policy-format-unknown"
-        )
+        problem = f"stair_es_policy is {json.dumps(version)} instead of {POLICY_VERSION}"
+        raise ResourceError(problem, remedy, code="policy-format-unknown")
     unknown = [key for key in body if key not in _KNOWN]
     if unknown:
         raise ResourceError(f"{unknown[0]}: no such rule", f"Known rules: {', '.join(_KNOWN[1:])}.", code="policy-unknown-rule")
@@ -340,10 +339,8 @@ def _parse_body(value: object, name: str) -> TokenPolicy:
     policy = TokenPolicy(
         name=_parse_token(body.get("name", ""), "name") or name,
         mute=_parse_tokens(body.get("mute", []), "mute"),
-        cap={
-            _parse_token(token, "cap"): _parse_weight(limit, f"cap.{token}")
-            for token, limit in _parse_object(body.get("cap", {}), "cap").items()
-        },
+        floor=_parse_limits(body, "floor"),
+        cap=_parse_limits(body, "cap"),
         rename={
             _parse_token(old, "rename"): _parse_token(new, f"rename.{old}")
             for old, new in _parse_object(body.get("rename", {}), "rename").items()
@@ -368,6 +365,11 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def _parse_limits(body: Mapping[str, Any], kind: str) -> dict[str, float]:
+    limits = _parse_object(body.get(kind, {}), kind)
+    return {_parse_token(token, kind): _parse_weight(limit, f"{kind}.{token}") for token, limit in limits.items()}
+
+
 def _parse_object(value: object, location: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ResourceError(f"{location}: not an object", _FORM, code="policy-not-an-object")
@@ -384,9 +386,8 @@ def _parse_token(value: object, location: str) -> str:
     if not isinstance(value, str):
         raise ResourceError(f"{location}: {json.dumps(value)} is not a token", _FORM, code="policy-not-a-token")
     if not is_utf8(value):
-        raise ResourceError(
-            f"{location}: {value!r} is not valid Unicode (unpaired surrogate)", "Remove it.", code="policy-not-unicode"
-        )
+        problem = f"{location}: {value!r} is not valid Unicode (unpaired surrogate)"
+        raise ResourceError(problem, "Remove it.", code="policy-not-unicode")
     return value
 
 

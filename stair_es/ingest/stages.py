@@ -210,7 +210,7 @@ def _fetch_image(image: Pending, config: WorkerConfig) -> Fetched | VersionChang
         fingerprint=config.compute_fingerprint(sha256, item),
         format=read.format,
         fields=read.fields,
-        labels=stored.labels if stored is not None and stored.sha256 == sha256 else {},
+        label_fields=stored.label_fields if stored is not None and stored.sha256 == sha256 else {},
     )
 
 
@@ -319,7 +319,7 @@ def _encode_single(encoder: Encoder, batch: Batch, image: tuple[int, Prepared]) 
 def _build_encoded(
     fetched: Fetched, vector: SparseVector, metadata: ImageMetadata | TextMetadata, fields: Mapping[str, Json]
 ) -> Encoded:
-    return Encoded(fetched.item, fetched.id, vector, metadata, fields, fetched.fingerprint)
+    return Encoded(fetched.item, fetched.id, vector, metadata, fields, fetched.fingerprint, fetched.label_fields)
 
 
 def _build_metadata(image: Prepared) -> ImageMetadata:
@@ -341,7 +341,6 @@ def _build_metadata(image: Prepared) -> ImageMetadata:
         taken_at=decoded.taken_at,
         thumbnail=decoded.thumbnail,
         colors=decoded.colors,
-        labels=fetched.labels,
     )
 
 
@@ -378,7 +377,7 @@ def _build_version_update(image: VersionChanged) -> dict[str, object]:
 
 
 def _build_document(image: Encoded, config: WorkerConfig, ingested_at: str) -> dict[str, object]:
-    return build_document(
+    document = build_document(
         image.vector,
         image.metadata,
         fields=image.fields,
@@ -388,6 +387,7 @@ def _build_document(image: Encoded, config: WorkerConfig, ingested_at: str) -> d
         settings=config.document,
         policy=config.policy,
     )
+    return {**document, **image.label_fields}
 
 
 def _record_outcomes(batch: Batch, reasons: Mapping[str, str | None], emptied: Collection[str]) -> None:

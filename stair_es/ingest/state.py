@@ -77,8 +77,8 @@ class Fetched:
     format: str | None = None
     """See `ReadResult`, as for `fields`."""
     fields: Mapping[str, Json] = field(default_factory=dict)
-    labels: Mapping[str, float] = field(default_factory=dict)
-    """Labels that its document has, if its bytes are the same."""
+    label_fields: Mapping[str, Json] = field(default_factory=dict)
+    """Those that its document has, if its bytes are the same."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ class Encoded:
     metadata: ImageMetadata | TextMetadata
     fields: Mapping[str, Json]
     fingerprint: str
+    label_fields: Mapping[str, Json] = field(default_factory=dict)
 
 
 class Outcome(NamedTuple):

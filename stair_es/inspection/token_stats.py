@@ -149,6 +149,6 @@ def build_stop_word_policy(tokens: Iterable[str], policy: TokenPolicy | None, na
     moved = {*base.replacements, *base.replacements.values()}
     new = [token for token in dict.fromkeys(tokens) if token not in base.mute]
     muted = [token for token in new if token not in moved]
-    cap = {token: max_weight for token, max_weight in base.cap.items() if token not in muted}
+    floor, cap = ({token: limit for token, limit in kind.items() if token not in muted} for kind in (base.floor, base.cap))
     rejected = tuple(token for token in new if token in moved)
-    return replace(base, name=name, mute=(*base.mute, *muted), cap=cap), rejected
+    return replace(base, name=name, mute=(*base.mute, *muted), floor=floor, cap=cap), rejected

@@ -11,22 +11,28 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from urllib.parse import urljoin
 
 from stair_es._itertools import batched
-from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.document import (
     LABEL_FIELDS,
-    LABELS_FIELD,
     build_label_fields,
-    parse_token_vector,
+    parse_labels,
 )
 from stair_es.cluster.index.aliases import get_single_target
-from stair_es.cluster.index.labels import add_label_fields, list_missing_label_fields
+from stair_es.cluster.index.labels import (
+    FieldsChange,
+    add_label_fields,
+    get_label_fields,
+    list_missing_label_fields,
+    write_label_fields,
+)
 from stair_es.cluster.metadata.index_metadata import check_index_format, is_ingest_index
 from stair_es.cluster.metadata.names import check_alias_name, ensure_write_alias
+from stair_es.cluster.metadata.policy_state import LABELS_POLICY, parse_policy_state
 from stair_es.errors import IndexMismatch
 from stair_es.ingest.sinks.forgotten import ForgottenList, make_entry_id
 from stair_es.labels.rows import LabeledImage, RowFailure
 from stair_es.sources.io.uris import from_file_uri, get_scheme, to_file_uri
+from stair_es.token_policy import TokenPolicy
 from stair_es.types import ProgressCallback, SparseVector
 
 _BATCH_IMAGES = 200
@@ -34,11 +40,10 @@ _MAX_FOUND = 10_000
 """Documents of a search: what a cluster permits by default."""
 _ID = re.compile(r"[0-9a-f]{32}")
 _MAX_REFERENCE_CHARS = 8191
-_CLEARED: Mapping[str, None] = dict.fromkeys(LABEL_FIELDS)
 _MAX_EXAMPLES = 5
 
 RowKind: TypeAlias = Literal["written", "unchanged", "failed", "forgotten"]
-_Key: TypeAlias = tuple[str, str]
+DocumentKey: TypeAlias = tuple[str, str]
 """A field, `_id` included, and its value."""
 
 
@@ -92,6 +97,16 @@ class _Found(NamedTuple):
     id: str
     uri: str
     labels: SparseVector
+    """As they were imported."""
+    fields: Mapping[str, Any]
+
+
+class _Target(NamedTuple):
+    name: str
+    policy: TokenPolicy | None
+    """Of its labels."""
+    forgotten: ForgottenList | None
+    """None if no image was ever forgotten."""
 
 
 class LabelImporter:
@@ -100,7 +115,6 @@ class LabelImporter:
     def __init__(self, cluster: Cluster, alias: str, options: ImportOptions) -> None:
         """Set the target. No request is sent."""
         self._cluster, self._alias, self._options = cluster, alias, options
-        self._forgotten = ForgottenList(cluster, alias)
         self._seen: set[str] = set()
 
     def import_labels(
@@ -112,20 +126,18 @@ class LabelImporter:
             IndexMismatch: If the alias has no index of `ingest`, or the index has other fields with the names of ours.
             ClusterError: If the cluster fails. What was written stays, and a repeated run completes it.
         """
-        index = self.open_index()
-        forgotten = self._forgotten if self._forgotten.get_state() else None
+        target = self._open_target()
         done = 0
         for batch in batched(rows, _BATCH_IMAGES):
             images = [row for row in batch if isinstance(row, LabeledImage)]
             yield from (RowOutcome(row.where, "failed", row.reason) for row in batch if isinstance(row, RowFailure))
-            yield from self._import_batch(index, images, forgotten)
+            yield from self._import_batch(target, images)
             done += len(batch)
             progress(done, 0)
         if not self._options.dry_run:
-            self._cluster.refresh(index)
+            self._cluster.refresh(target.name)
 
-    def open_index(self) -> str:
-        """Prepare the index for labels, and return its name."""
+    def _open_target(self) -> _Target:
         check_alias_name(self._alias)
         name = get_single_target(self._cluster, self._alias)
         found: Mapping[str, Any] = self._cluster.call(self._cluster.client.indices.get, index=name)[name]
@@ -141,15 +153,16 @@ class LabelImporter:
             add_label_fields(self._cluster, name)
             ensure_write_alias(self._cluster, name)
         self._cluster.refresh(name)
-        return name
+        forgotten = ForgottenList(self._cluster, self._alias)
+        policy = parse_policy_state(found, name, LABELS_POLICY).policy
+        return _Target(name, policy, forgotten if forgotten.get_state() else None)
 
-    def _import_batch(self, index: str, images: Sequence[LabeledImage], forgotten: ForgottenList | None) -> Iterator[RowOutcome]:
-        keys = [list(dict.fromkeys(key for each in image.references for key in self._list_keys(each))) for image in images]
-        found = self._find_documents(index, {key for each in keys for key in each})
+    def _import_batch(self, target: _Target, images: Sequence[LabeledImage]) -> Iterator[RowOutcome]:
+        keys = [list_reference_keys(image.references, self._options.base) for image in images]
+        found = self._find_documents(target.name, {key for each in keys for key in each})
         uris = [value for each in keys for name, value in each if name == "uri"]
-        left_out = forgotten.find_ids(map(make_entry_id, uris)) if forgotten else ()
-        changes = dict[str, SparseVector]()
-        clearing = list[str]()
+        left_out = target.forgotten.find_ids(map(make_entry_id, uris)) if target.forgotten else ()
+        changes = dict[str, FieldsChange]()
         documents_of = dict[int, list[str]]()
         outcomes = dict[int, RowOutcome]()
         for place, (image, image_keys) in enumerate(zip(images, keys, strict=True)):
@@ -162,12 +175,11 @@ class LabelImporter:
             documents_of[place] = []
             for document in documents:
                 self._seen.add(document.id)
-                labels = self._merge(document.labels, image.labels)
-                if labels != document.labels:
+                fields = build_label_fields(self._merge(document.labels, image.labels), target.policy)
+                if fields != document.fields:
                     documents_of[place].append(document.id)
-                    changes[document.id] = labels
-                    clearing += [document.id] if set(document.labels.tokens) - set(labels.tokens) else []
-        reasons = {} if self._options.dry_run else self._write(index, changes, clearing)
+                    changes[document.id] = document.fields, fields
+        reasons = {} if self._options.dry_run else write_label_fields(self._cluster, target.name, changes)
         for place, image in enumerate(images):
             if place not in outcomes:
                 reason = next((text for id_ in documents_of[place] if (text := reasons.get(id_))), "")
@@ -187,36 +199,7 @@ class LabelImporter:
         heavy = {label: weight for label, weight in labels.items() if weight >= self._options.min_weight}
         return SparseVector.from_mapping({**kept, **{name: max(heavy[name], kept.get(name, 0.0)) for name in heavy}})
 
-    def _write(self, index: str, changes: Mapping[str, SparseVector], clearing: Sequence[str]) -> dict[str, str | None]:
-        """Update documents; return the reasons of those that failed.
-
-        An update merges objects, so a label that is to go must be removed before, with all others.
-        """
-        writer = BulkWriter(cluster=self._cluster, index=index)
-        reasons: dict[str, str | None] = {}
-        if clearing:
-            reasons |= {id_: text for id_, text in writer.update([(id_, _CLEARED) for id_ in clearing]).outcomes.items() if text}
-        documents = [(id_, build_label_fields(labels.to_dict())) for id_, labels in changes.items() if id_ not in reasons]
-        return reasons | writer.update(documents).outcomes if documents else reasons
-
-    def _list_keys(self, reference: str) -> list[_Key]:
-        """List what a reference may name, the most exact one first."""
-        if len(reference) > _MAX_REFERENCE_CHARS:
-            return []
-        scheme, base = get_scheme(reference), self._options.base
-        if scheme:
-            return [("uri", to_file_uri(from_file_uri(reference)) if scheme == "file" else reference)]
-        keys: list[_Key] = [("_id", reference)] if _ID.fullmatch(reference) else []
-        if get_scheme(base) in ("http", "https"):
-            keys.append(("uri", urljoin(f"{base.rstrip('/')}/", reference)))
-        elif get_scheme(base) not in ("", "file"):
-            keys.append(("uri", f"{base.rstrip('/')}/{reference.lstrip('/')}"))
-        elif "\0" not in reference and (base or "/" in reference):
-            folder = from_file_uri(base) if get_scheme(base) else Path(base).expanduser()
-            keys.append(("uri", to_file_uri(folder / reference)))
-        return keys if "/" in reference else [*keys, ("name", reference)]
-
-    def _find_documents(self, index: str, keys: Iterable[_Key]) -> dict[_Key, list[_Found]]:
+    def _find_documents(self, index: str, keys: Iterable[DocumentKey]) -> dict[DocumentKey, list[_Found]]:
         values: defaultdict[str, list[str]] = defaultdict(list)
         for name, value in sorted(keys):
             values[name].append(value)
@@ -226,20 +209,42 @@ class LabelImporter:
         body = {
             "size": _MAX_FOUND,
             "query": {"bool": {"filter": [{"bool": {"should": clauses, "minimum_should_match": 1}}]}},
-            "_source": ["uri", "name", LABELS_FIELD],
+            "_source": ["uri", "name", *LABEL_FIELDS],
             "sort": ["_doc"],
             "track_total_hits": False,
         }
         hits = self._cluster.search(index, body)["hits"]["hits"]
-        found: defaultdict[_Key, list[_Found]] = defaultdict(list)
+        found: defaultdict[DocumentKey, list[_Found]] = defaultdict(list)
         for hit in hits:
             source = hit["_source"]
-            document = _Found(hit["_id"], str(source.get("uri", "")), parse_token_vector(source.get(LABELS_FIELD)))
+            document = _Found(hit["_id"], str(source.get("uri", "")), parse_labels(source), get_label_fields(source))
             for key in (("_id", document.id), ("uri", document.uri), ("name", str(source.get("name", "")))):
                 found[key].append(document)
         if len(hits) == _MAX_FOUND:  # others with the same names may be missing
             return {key: documents for key, documents in found.items() if key[0] != "name"}
         return dict(found)
+
+
+def list_reference_keys(references: Iterable[str], base: str = "") -> list[DocumentKey]:
+    """List what references to an image may name, the most exact one first; `base` is where relative paths begin."""
+    return list(dict.fromkeys(key for each in references for key in _list_keys(each, base)))
+
+
+def _list_keys(reference: str, base: str) -> list[DocumentKey]:
+    if len(reference) > _MAX_REFERENCE_CHARS:
+        return []
+    scheme = get_scheme(reference)
+    if scheme:
+        return [("uri", to_file_uri(from_file_uri(reference)) if scheme == "file" else reference)]
+    keys: list[DocumentKey] = [("_id", reference)] if _ID.fullmatch(reference) else []
+    if get_scheme(base) in ("http", "https"):
+        keys.append(("uri", urljoin(f"{base.rstrip('/')}/", reference)))
+    elif get_scheme(base) not in ("", "file"):
+        keys.append(("uri", f"{base.rstrip('/')}/{reference.lstrip('/')}"))
+    elif "\0" not in reference and (base or "/" in reference):
+        folder = from_file_uri(base) if get_scheme(base) else Path(base).expanduser()
+        keys.append(("uri", to_file_uri(folder / reference)))
+    return keys if "/" in reference else [*keys, ("name", reference)]
 
 
 def summarize_outcomes(outcomes: Iterable[RowOutcome], report: ImportReport) -> Iterator[RowOutcome]:

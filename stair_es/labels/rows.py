@@ -21,12 +21,12 @@ from stair_es.sources.io.open_file import create_file_lister
 from stair_es.sources.io.uris import CSV_SUFFIXES, JSONL_SUFFIXES, has_source_suffix
 from stair_es.sources.kinds.csv import CsvSource
 from stair_es.sources.kinds.jsonl import JsonLinesSource
-from stair_es.token_policy import MIN_WEIGHT
 from stair_es.types import is_utf8
 
 MAX_LABELS = 1000
 """Of an image. Services give some dozens."""
 MAX_LABEL_CHARS = 200
+_DIGITS, _MIN_CONFIDENCE = 6, 1e-6
 _MAX_DEPTH = 5
 _PARTS = ("outputs", "responses")
 _LIST_NAMES = ("labels", "tags", "concepts", "labelannotations", "keywords", "subject", "categories", "predictions", "values")
@@ -85,7 +85,7 @@ def parse_label_row(row: Mapping[str, Any], where: str, scale: float | None = No
 
 def _parse_image(part: Mapping[str, Any], row: Mapping[str, Any], where: str, scale: float | None) -> LabeledImage | RowFailure:
     try:
-        references = tuple(dict.fromkeys(_find_references(part))) or tuple(dict.fromkeys(_find_references(row)))
+        references = tuple(dict.fromkeys(find_references(part))) or tuple(dict.fromkeys(find_references(row)))
         if not references:
             return RowFailure(where, f"it names no image; there are: {', '.join(map(str, list(part)[:20]))}")
         return LabeledImage(where=where, references=references, labels=_parse_labels(part, scale))
@@ -93,7 +93,7 @@ def _parse_image(part: Mapping[str, Any], row: Mapping[str, Any], where: str, sc
         return RowFailure(where, str(error))
 
 
-def _find_references(part: Mapping[str, Any], depth: int = _MAX_DEPTH) -> Iterator[str]:
+def find_references(part: Mapping[str, Any], depth: int = _MAX_DEPTH) -> Iterator[str]:
     """Find what names the image of a row; also in the request that a service repeats in its response."""
     lower = {str(name).lower(): value for name, value in part.items()}
     yield from (value.strip() for name in _REFERENCES if isinstance(value := lower.get(name), str) and value.strip())
@@ -102,7 +102,7 @@ def _find_references(part: Mapping[str, Any], depth: int = _MAX_DEPTH) -> Iterat
             bucket, key = inner.get("Bucket"), inner.get("Name")
             if isinstance(bucket, str) and isinstance(key, str):
                 yield f"s3://{bucket}/{key}"
-            yield from _find_references(inner, depth - 1)
+            yield from find_references(inner, depth - 1)
 
 
 def _parse_labels(part: Mapping[str, Any], scale: float | None) -> dict[str, float]:
@@ -124,8 +124,8 @@ def _parse_labels(part: Mapping[str, Any], scale: float | None) -> dict[str, flo
             raise ValueError(f"not a label of 1 to {MAX_LABEL_CHARS} characters: {text[:50]!r}")
         if not (math.isfinite(weight) and 0 <= weight <= largest):
             raise ValueError(f"the confidence of {label!r} is {weight:g}, not between 0 and {largest:g}")
-        if weight / largest >= MIN_WEIGHT:
-            labels[label] = max(weight / largest, labels.get(label, 0.0))
+        if weight / largest >= _MIN_CONFIDENCE:
+            labels[label] = max(round(weight / largest, _DIGITS), labels.get(label, 0.0))
     return labels
 
 

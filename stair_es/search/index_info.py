@@ -19,7 +19,7 @@ from stair_es.cluster.metadata.index_metadata import (
     has_image_sizes,
     has_thumbnails,
 )
-from stair_es.cluster.metadata.policy_state import parse_policy_state
+from stair_es.cluster.metadata.policy_state import LABELS_POLICY, parse_policy_state
 from stair_es.config.defaults import DEFAULT_PRICE_FIELD
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model import registry
@@ -69,6 +69,8 @@ class IndexInfo:
     """Whether hits have a total order: `uri` and `sha256` are keyword fields, as ingest creates them."""
     policy: TokenPolicy | None = None
     """The token policy, if it is the same in all indices."""
+    labels_policy: TokenPolicy | None = None
+    """The policy of its labels, if it is the same in all indices."""
     has_thumbnails: bool = False
     """Whether documents of any index contain thumbnails."""
     has_image_sizes: bool = True
@@ -98,6 +100,12 @@ class IndexInfo:
 
     def apply_policy(self, query: SearchQuery) -> SearchQuery:
         """Rewrite a query by the token policy, as the policy rewrote the tokens of the documents."""
+        query = replace(
+            query,
+            caption_words=self._replace_word_tokens(query.caption_words),
+            required_words=self._replace_word_tokens(query.required_words),
+            excluded_words=self._replace_word_tokens(query.excluded_words),
+        )
         if self.policy is None:
             return query
         return replace(
@@ -105,16 +113,16 @@ class IndexInfo:
             vector=self.policy.rewrite_query(query.vector),
             required=list(map(self.policy.replace_tokens, query.required)),
             excluded=list(map(self.policy.replace_tokens, query.excluded)),
-            caption_words=self._replace_word_tokens(query.caption_words),
-            required_words=self._replace_word_tokens(query.required_words),
-            excluded_words=self._replace_word_tokens(query.excluded_words),
             named_words=list(map(self.policy.replace_tokens, query.named_words)),
             rarest_word=query.rarest_word and (query.rarest_word[0], self.policy.replace_tokens(query.rarest_word[1])),
         )
 
     def _replace_word_tokens(self, words: Sequence[CaptionWord]) -> list[CaptionWord]:
-        policy = self.policy
-        return [word if policy is None else word._replace(tokens=policy.replace_tokens(word.tokens)) for word in words]
+        policy, of_labels = self.policy or TokenPolicy(), self.labels_policy or TokenPolicy()
+        return [
+            word._replace(tokens=policy.replace_tokens(word.tokens), labels=of_labels.replace_tokens(word.labels))
+            for word in words
+        ]
 
     @property
     def caption_fields(self) -> tuple[str, ...]:
@@ -229,7 +237,7 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
     content_types = set(map(get_content_type, metas))
     field_types = _collect_types(mappings)
     policies = [parse_policy_state(body, name).policy for name, body in mappings.items()]
-    same_policy = len({policy and policy.digest for policy in policies}) == 1
+    label_policies = [parse_policy_state(body, name, LABELS_POLICY).policy for name, body in mappings.items()]
     return IndexInfo(
         fields={index: fields for index, (_, fields) in metadata.items()},
         model=model,
@@ -241,7 +249,8 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
         field_types={name: next(iter(kinds)) for name, kinds in field_types.items() if len(kinds) == 1},
         mapped_fields=list_mapped_fields(mappings),
         sortable=all(_is_sortable(body["mappings"]) for body in mappings.values()),
-        policy=policies[0] if same_policy else None,  # if they differ, tokens are searched for unchanged
+        policy=_find_common_policy(policies),
+        labels_policy=_find_common_policy(label_policies),
         has_thumbnails=any(map(has_thumbnails, mappings.values())),
         has_image_sizes=all(map(has_image_sizes, mappings.values())),
     )
@@ -280,6 +289,11 @@ def _collect_types(mappings: Mapping[str, Mapping[str, Any]]) -> dict[str, set[s
             for name, definition in index["mappings"].get(part, {}).items():
                 types[name].add(str(definition.get("type", "object")))
     return types
+
+
+def _find_common_policy(policies: Sequence[TokenPolicy | None]) -> TokenPolicy | None:
+    """Return the policy of all indices; None if they differ: then tokens are searched for unchanged."""
+    return policies[0] if len({policy and policy.digest for policy in policies}) == 1 else None
 
 
 def _find_common_fit(metadata: Sequence[Mapping[str, Any]]) -> ResizeMode | None:

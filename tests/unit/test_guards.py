@@ -26,7 +26,7 @@ ALLOWED = {
     "labels": {"sources", "cluster", "ingest"},
     "teaching": {"model", "sources", "cluster", "search", "inspection"},
     "dashboards": {"cluster"},
-    "eval": {"model", "sources", "cluster", "search"},
+    "eval": {"model", "sources", "cluster", "search", "labels"},
     "training": {"model", "sources", "eval"},
     "distill": {"model", "sources", "eval", "training"},
     "web": {"model", "sources", "cluster", "search", "inspection", "teaching"},

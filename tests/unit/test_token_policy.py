@@ -27,13 +27,19 @@ def make_vector(**weights: float) -> SparseVector:
     return SparseVector.from_mapping(weights)
 
 
-def test_the_order_is_move_then_mute_then_cap() -> None:
-    policy = TokenPolicy(mute=("egyptian",), cap={"dog": 0.5}, rename={"automobile": "car"}, merge={"dog": ("dogs", "puppy")})
-    applied = policy.apply(make_vector(dogs=0.9, egyptian=0.8, automobile=0.7, grass=0.1))
+def test_the_order_is_move_then_mute_then_cap_then_floor() -> None:
+    policy = TokenPolicy(
+        mute=("egyptian",),
+        floor={"grass": 0.1, "sky": 0.6, "sun": 0.3},
+        cap={"dog": 0.5, "sky": 0.5},
+        rename={"automobile": "car"},
+        merge={"dog": ("dogs", "puppy")},
+    )
+    applied = policy.apply(make_vector(dogs=0.9, egyptian=0.8, automobile=0.7, sky=0.6, sun=0.2, grass=0.1))
     assert applied.vector == make_vector(car=0.7, dog=0.5, grass=0.1)
-    assert applied.rules == ("dogs -> dog", "automobile -> car", "mute egyptian", "cap dog")
-    assert set(policy.rules) == {*applied.rules, "puppy -> dog"}
-    assert policy.tokens == ("automobile", "dog", "dogs", "egyptian", "puppy")
+    assert applied.rules == ("dogs -> dog", "automobile -> car", "mute egyptian", "cap dog", "cap sky", "floor sky", "floor sun")
+    assert set(policy.rules) == {*applied.rules, "puppy -> dog", "floor grass"}
+    assert policy.tokens == ("automobile", "dog", "dogs", "egyptian", "grass", "puppy", "sky", "sun")
 
 
 WEIGHTS = st.floats(MIN_WEIGHT, 2.0) | st.sampled_from((0.5, 0.0005))
@@ -43,8 +49,8 @@ VECTORS = build_vectors(st.sampled_from(WORDS), WEIGHTS, min_size=0)
 @st.composite
 def draw_policy(draw: st.DrawFn) -> TokenPolicy:
     """Draw a valid policy over `WORDS`."""
-    roles = {word: draw(st.sampled_from(("", "cap", "mute", "rename", "merge"))) for word in WORDS}
-    targets = st.sampled_from(["new", "new.er", *(word for word, role in roles.items() if role in ("", "cap"))])
+    roles = {word: draw(st.sampled_from(("", "cap", "floor", "mute", "rename", "merge"))) for word in WORDS}
+    targets = st.sampled_from(["new", "new.er", *(word for word, role in roles.items() if role in ("", "cap", "floor"))])
     merge: dict[str, tuple[str, ...]] = {}
     for word in (word for word, role in roles.items() if role == "merge"):
         target = draw(targets)
@@ -52,6 +58,7 @@ def draw_policy(draw: st.DrawFn) -> TokenPolicy:
     return TokenPolicy(
         name=draw(st.text()),
         mute=tuple(word for word, role in roles.items() if role == "mute"),
+        floor={word: draw(WEIGHTS) for word, role in roles.items() if role == "floor" or (role == "cap" and draw(st.booleans()))},
         cap={word: draw(WEIGHTS) for word, role in roles.items() if role == "cap"},
         rename={word: draw(targets) for word, role in roles.items() if role == "rename"},
         merge=merge,
@@ -91,7 +98,7 @@ def test_policies_keep_their_invariants(policy: TokenPolicy, before: SparseVecto
     assert not set(after) & {*policy.mute, *policy.replacements}
     for word, weight in after.items():
         origins = [weights[w] for w in weights if policy.replacements.get(w, w) == word]
-        assert weight == min(max(origins), policy.cap.get(word, math.inf))
+        assert weight == min(max(origins), policy.cap.get(word, math.inf)) >= policy.floor.get(word, 0.0)
     if not set(policy.tokens) & set(weights):
         assert applied.vector == before
 
@@ -113,7 +120,8 @@ def test_digest_identifies_the_rules() -> None:
     assert len(base.digest) == 8
     assert int(base.digest, 16) >= 0
     others = [TokenPolicy(mute=("x",)), TokenPolicy(cap={"x": 1.0}), TokenPolicy(cap={"x": 0.5}), TokenPolicy(rename={"x": "y"})]
-    assert len({base.digest, *(policy.digest for policy in others)}) == 5
+    others.append(TokenPolicy(floor={"x": 0.5}))
+    assert len({base.digest, *(policy.digest for policy in others)}) == 6
 
 
 @given(policy=draw_policy().filter(lambda policy: policy.rules))
@@ -189,6 +197,9 @@ INVALID_RULES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"rename": {"a": "b"}, "mute": ["b"]}, "policy-token-in-two-rules", ["mute[0]", "rename.a"]),
     ({"rename": {"a": "b"}, "cap": {"a": 1}}, "policy-token-replaced-twice", ["cap.a", "rename.a"]),
     ({"mute": ["a"], "cap": {"a": 1}}, "policy-cap-of-muted", ["cap.a"]),
+    ({"mute": ["a"], "floor": {"a": 1}}, "policy-floor-of-muted", ["floor.a"]),
+    ({"floor": {"a": 0}}, "policy-floor-invalid", ["floor.a"]),
+    ({"floor": {"a": "1"}}, "policy-not-a-number", ["floor.a"]),
     ({"cap": {"a": 0}}, "policy-cap-invalid", ["cap.a"]),
     ({"cap": {"a": -1}}, "policy-cap-invalid", ["cap.a"]),
     ({"cap": {"a": 1e-39}}, "policy-cap-invalid", ["cap.a"]),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX
-from stair_es.errors import EXIT_PARTIAL_FAILURE
+from stair_es.errors import EXIT_PARTIAL_FAILURE, UsageError
 
 from ...options import shared
 from ...options.connections import ConnectionArguments, open_cluster
@@ -20,9 +20,11 @@ from ...output.bars import escape_control
 from ...output.console import emit_json, print_notice, stdout
 
 if TYPE_CHECKING:
+    from stair_es.cluster.metadata.policy_state import PolicyState
     from stair_es.cluster.policy.manager import PolicyManager, PolicyRunResult
     from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview
     from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
+    from stair_es.labels.policy import LabelPolicyManager
     from stair_es.token_policy import TokenPolicy
 
     RunUpdate: TypeAlias = Callable[[UpdateLimits, Callable[[UpdateProgress], None]], dict[str, PolicyRunResult]]
@@ -43,8 +45,9 @@ stair-es policy apply no-breeds.json --index photos
 stair-es policy rollback --index photos
 ```
 
-A policy is a JSON file: `{"stair_es_policy": 1, "mute": ["egyptian"], "cap": {"dog": 0.5}, "rename": {"automobile": "car"},
-"merge": {"dog": ["dogs", "puppy"]}}`. To apply a policy to a new index, run `stair-es ingest --policy FILE`.""",
+A policy is a JSON file: `{"stair_es_policy": 1, "mute": ["egyptian"], "floor": {"sky": 0.2}, "cap": {"dog": 0.5}, "rename":
+{"automobile": "car"}, "merge": {"dog": ["dogs", "puppy"]}}`.
+To apply a policy to a new index, run `stair-es ingest --policy FILE`.""",
 )
 _FileArgument = typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="Policy file (JSON).")
 RateOption = Annotated[
@@ -56,6 +59,9 @@ RateOption = Annotated[
         help="Maximum number of documents to update per second, to limit the load on the cluster; 0 for no limit.",
     ),
 ]
+_Labels = Annotated[
+    bool, typer.Option("--labels", help="Of the labels of `stair-es ingest-labels`, instead of the words of the model.")
+]
 SlicesOption = Annotated[
     int, typer.Option("--slices", metavar="N", min=0, max=1024, help="Number of parallel slices; 0 uses one per shard.")
 ]
@@ -64,7 +70,11 @@ SlicesOption = Annotated[
 @app.command(name="show")
 @prepare_command
 def show_policy_command(
-    *, index: shared.IndexOption = DEFAULT_INDEX, connection: ConnectionArguments, as_json: shared.JsonOption = False
+    *,
+    index: shared.IndexOption = DEFAULT_INDEX,
+    connection: ConnectionArguments,
+    labels: _Labels = False,
+    as_json: shared.JsonOption = False,
 ) -> None:
     """Print the policy of an index and how many documents it changed.
 
@@ -76,6 +86,12 @@ def show_policy_command(
 
     Also prints whether the policy was applied to all documents.
     """
+    if labels:
+        with _open_label_run(index, connection) as of_labels:
+            name, state = of_labels.get_state()
+        facts, states = [{"index": name, **(state.to_json() or {"digest": None})}], [state]
+        _print_states(facts, states, as_json=as_json)
+        return
     with _open_policy_run(index, connection) as manager:
         targets = manager.list_targets()
         facts = [
@@ -88,6 +104,10 @@ def show_policy_command(
             for target in targets
         ]
         states = [target.state for target in targets]
+    _print_states(facts, states, as_json=as_json)
+
+
+def _print_states(facts: Sequence[Mapping[str, Any]], states: Sequence[PolicyState], *, as_json: bool) -> None:
     if as_json:
         emit_json(facts)
         return
@@ -96,9 +116,9 @@ def show_policy_command(
         stdout.print(f"{fact['index']}: {label}", markup=False, emoji=False, style="bold")
         if state.policy:
             _print_rules(state.policy)
-        for digest, count in fact["documents"].items():
+        for digest, count in fact.get("documents", {}).items():
             stdout.print(f"{count:,} documents changed by {escape_control(digest)}", markup=False, emoji=False)
-        if fact["emptied"]:
+        if fact.get("emptied"):
             stdout.print(f"{fact['emptied']:,} documents have no word left", markup=False)
         if state.pending_operation:
             stdout.print(f"{state.pending_operation} did not complete: run it again", style="yellow", markup=False)
@@ -123,6 +143,7 @@ def plan_policy_command(
             help="JSONL file for the id, URI and rules of each document that would change.",
         ),
     ] = None,
+    labels: _Labels = False,
     as_json: shared.JsonOption = False,
 ) -> None:
     """Preview a policy: count the documents that each rule would change, and show those that change most.
@@ -132,6 +153,7 @@ def plan_policy_command(
     ```text
     stair-es policy plan no-breeds.json --index photos
     stair-es policy plan no-breeds.json --index photos --ids changing.jsonl --samples 10
+    stair-es policy plan rejected.json --index photos --labels
     ```
 
     Reads the words of all documents that the policy may change, and changes nothing.
@@ -143,17 +165,23 @@ def plan_policy_command(
 
     policy, preview, changes = load_policy(file), PolicyPreview(), list[DocumentChange]()
     ids_file = ids.open("w", encoding="utf-8") if ids else nullcontext()
-    with _open_policy_run(index, connection) as manager, show_document_progress() as progress, ids_file as output:
-        target = manager.list_targets()[0]
-        policy = policy.keep_words(target.state.policy)
-        for change in preview_changes(manager.cluster, target, policy, preview, progress):
+    with ExitStack() as stack, show_document_progress() as progress, ids_file as output:
+        if labels:
+            of_labels = stack.enter_context(_open_label_run(index, connection))
+            name, found = of_labels.get_state()[0], of_labels.preview_changes(policy, preview, progress)
+        else:
+            manager = stack.enter_context(_open_policy_run(index, connection))
+            target = manager.list_targets()[0]
+            policy = policy.keep_words(target.state.policy)
+            name, found = target.name, preview_changes(manager.cluster, target, policy, preview, progress)
+        for change in found:
             add_change_sample(changes, change, samples)
             if output:
                 _write_change(output, change)
     if as_json:
         counts = {**vars(preview), "rules": {rule: preview.rules[rule] for rule in policy.rules}}
         shown = [{"id": c.id, "uri": c.uri, "tokens": c.token_changes} for c in changes]
-        emit_json({"index": target.name, "policy": policy.digest, **counts, "samples": shown})
+        emit_json({"index": name, "policy": policy.digest, **counts, "samples": shown})
     else:
         _print_plan(policy, preview, changes)
 
@@ -172,6 +200,7 @@ def apply_policy_command(
     connection: ConnectionArguments,
     requests_per_second: RateOption = 0.0,
     slices: SlicesOption = 0,
+    labels: _Labels = False,
     as_json: shared.JsonOption = False,
 ) -> None:
     """Apply a policy to all documents of an index, including those added later.
@@ -181,6 +210,7 @@ def apply_policy_command(
     ```text
     stair-es policy apply no-breeds.json --index photos
     stair-es policy apply --index photos --requests-per-second 500
+    stair-es policy apply rejected.json --index photos --labels
     ```
 
     The update runs in the cluster. It restores the original vector of each document, then applies the policy. Run the command
@@ -191,6 +221,9 @@ def apply_policy_command(
     from stair_es.token_policy import load_policy
 
     policy = load_policy(file) if file else None
+    if labels:
+        _update_labels(index, connection, "applied", policy, as_json=as_json)
+        return
     with _open_policy_run(index, connection) as manager:
         run_update(partial(manager.apply_policy, policy), "applied", requests_per_second, slices, as_json)
 
@@ -206,6 +239,7 @@ def rollback_policy_command(
     ] = False,
     requests_per_second: RateOption = 0.0,
     slices: SlicesOption = 0,
+    labels: _Labels = False,
     as_json: shared.JsonOption = False,
 ) -> None:
     """Remove the policy of an index, and restore the exact original vector of every document.
@@ -220,6 +254,9 @@ def rollback_policy_command(
 
     **Exit codes**: 0 on success; 3 if some documents failed; 1 if the run failed; 2 for a usage error.
     """
+    if labels:
+        _update_labels(index, connection, "rolled back", None, as_json=as_json)
+        return
     with _open_policy_run(index, connection) as manager:
         policy = manager.list_targets()[0].state.policy
         if policy and policy.teach and not taught_words:
@@ -235,6 +272,28 @@ def _open_policy_run(index: str, connection: ConnectionArguments) -> Iterator[Po
 
     with open_cluster(connection) as cluster:
         yield PolicyManager(cluster, index)
+
+
+@contextmanager
+def _open_label_run(index: str, connection: ConnectionArguments) -> Iterator[LabelPolicyManager]:
+    from stair_es.labels.policy import LabelPolicyManager
+
+    with open_cluster(connection) as cluster:
+        yield LabelPolicyManager(cluster, index)
+
+
+def _update_labels(index: str, connection: ConnectionArguments, verb: str, policy: TokenPolicy | None, *, as_json: bool) -> None:
+    """Apply a policy to labels, or roll theirs back (None). Without a file, the policy of the labels is applied again."""
+    with _open_label_run(index, connection) as manager:
+        if policy is None and verb == "applied":
+            policy = manager.get_state()[1].policy
+            if policy is None:
+                raise UsageError(
+                    f"the labels of {index!r} have no policy",
+                    "Specify one: stair-es policy apply FILE --labels",
+                    code="no-policy",
+                )
+        run_update(lambda _, __: manager.apply_policy(policy), verb, 0.0, 0, as_json)
 
 
 def run_update(run: RunUpdate, verb: str, requests_per_second: float, slices: int, as_json: bool) -> None:
@@ -268,7 +327,10 @@ def _print_rules(policy: TokenPolicy) -> None:
     """Print the rules of a policy, one line per kind."""
     replacements = [f"{source} -> {target}" for source, target in policy.replacements.items()]
     caps = [f"{token} {limit:g}" for token, limit in policy.cap.items()]
-    for kind, rules in (("become", replacements), ("mute", [*policy.mute]), ("cap", caps), ("teach", [*policy.teach])):
+    floors = [f"{token} {limit:g}" for token, limit in policy.floor.items()]
+    teach = [*policy.teach]
+    kinds = (("become", replacements), ("mute", [*policy.mute]), ("floor", floors), ("cap", caps), ("teach", teach))
+    for kind, rules in kinds:
         if rules:
             more = f", {len(rules) - _MAX_RULES:,} more" if len(rules) > _MAX_RULES else ""
             _print_line(f"  {kind:<7}{', '.join(map(escape_control, rules[:_MAX_RULES]))}{more}")
@@ -286,7 +348,7 @@ def _print_plan(policy: TokenPolicy, plan: PolicyPreview, samples: list[Document
     if plan.only_reverted:
         _print_line(f"  {plan.only_reverted:>9,}  only lose the changes of another policy")
     if plan.emptied:
-        _print_line(f"{plan.emptied:,} documents would have no word left: they are kept, but no query finds them", "yellow")
+        _print_line(f"{plan.emptied:,} documents would have no word left: they are kept, but no such word finds them", "yellow")
     for change in samples:
         _print_line(escape_control(change.uri or change.id))
         for token, (before, after) in change.token_changes.items():

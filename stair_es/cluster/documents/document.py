@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -27,9 +27,15 @@ ANNOTATION_FIELD = "stair_es"
 LABELS_FIELD = "labels"
 """Labels from elsewhere with their confidences, as token weights of their own."""
 LABEL_FIELDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {LABELS_FIELD: {"type": "rank_features"}, "top_labels": {"type": "keyword"}}
+    {
+        LABELS_FIELD: {"type": "rank_features"},
+        "top_labels": {"type": "keyword"},
+        "labels_policy": {"type": "keyword"},
+        "labels_undo": {"type": "object", "enabled": False},
+    }
 )
-"""What an index with labels has in its mapping: those with their weights, and the names of all, the heaviest first."""
+"""What an index with labels has in its mapping: those with their weights, all names with the heaviest first, the digest of the
+policy that changed them, and what restores them."""
 
 IMPACT_SCALE = 1000
 """Steps per unit of weight in `impacts`: a token's part of a score is off by at most half a thousandth."""
@@ -78,14 +84,12 @@ class ImageMetadata:
     thumbnail: str | None = None
     colors: tuple[str, ...] = ()
     """Names of its colors, heaviest first."""
-    labels: Mapping[str, float] = field(default_factory=dict)
-    """Labels from elsewhere, as `normalize_label` returns them -> confidence, above 0 and at most 1."""
 
 
 RESERVED_FIELDS = frozenset(
     {
-        *("tokens", "top_tokens", "top_labels", "impacts", "model", "fingerprint", "ingested_at", "policy", "policy_undo"),
-        *(each.name for each in fields(ImageMetadata)),
+        *("tokens", "top_tokens", *LABEL_FIELDS, "impacts", "model", "fingerprint", "ingested_at", "policy", "policy_undo"),
+        *(field.name for field in fields(ImageMetadata)),
     }
 )
 """Fields of stair-es, which a column can't use."""
@@ -168,10 +172,8 @@ def build_document(
     check_field_names(fields)
     columns = {**fields, **asdict(metadata), "model": model_id, "fingerprint": fingerprint, "ingested_at": ingested_at}
     columns["colors"] = list(columns.get("colors", ())) or None
-    columns.pop(LABELS_FIELD, None)
     return {
         **build_vector_fields(vector, settings, policy),
-        **(build_label_fields(metadata.labels) if isinstance(metadata, ImageMetadata) and metadata.labels else {}),
         **{name: value for name, value in columns.items() if value is not None},
     }
 
@@ -190,13 +192,22 @@ def build_vector_fields(vector: SparseVector, settings: DocumentSettings, policy
     }
 
 
-def build_label_fields(labels: Mapping[str, float]) -> dict[str, Any]:
-    """Build the fields of labels from elsewhere."""
-    vector = SparseVector.from_mapping(labels)
+def build_label_fields(labels: SparseVector, policy: TokenPolicy | None = None) -> dict[str, Any]:
+    """Build the fields of labels from elsewhere; the policy of labels is applied here."""
+    vector, undo = labels, PolicyUndo()
+    if policy is not None:
+        applied = policy.apply(labels)
+        vector, undo = applied.vector, applied.undo
     return {
         LABELS_FIELD: {feature_names.escape_feature(label): weight for label, weight in vector},
         "top_labels": list(vector.tokens),
+        **({"labels_policy": policy.digest, "labels_undo": _build_undo_field(undo)} if policy and undo else {}),
     }
+
+
+def parse_labels(source: Mapping[str, Any]) -> SparseVector:
+    """Parse the labels of a stored document as they were imported, without the effects of a policy."""
+    return _parse_undo(source.get("labels_undo")).restore(parse_token_vector(source.get(LABELS_FIELD)))
 
 
 def _build_undo_field(undo: PolicyUndo) -> dict[str, Any]:
@@ -208,7 +219,10 @@ def _build_undo_field(undo: PolicyUndo) -> dict[str, Any]:
 
 def parse_policy_undo(source: Mapping[str, Any]) -> PolicyUndo:
     """Parse what restores the original vector of a stored document; empty if no policy changed it."""
-    stored = source.get("policy_undo")
+    return _parse_undo(source.get("policy_undo"))
+
+
+def _parse_undo(stored: object) -> PolicyUndo:
     if not isinstance(stored, Mapping):
         return PolicyUndo()
     added = stored.get("added")

@@ -13,7 +13,7 @@ from typing import Any
 from stair_es._itertools import batched
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.opensearch import OpenSearch, exceptions
-from stair_es.cluster.documents.document import LABELS_FIELD, parse_token_vector
+from stair_es.cluster.documents.document import LABEL_FIELDS
 from stair_es.store import IndexedDocument, StoredVersion
 
 DOCUMENT_ORDER: Sequence[Mapping[str, Any]] = [{"uri": "asc"}, {"sha256": "asc"}]
@@ -87,7 +87,7 @@ def _send_mget(client: OpenSearch, index: str, ids: list[str], fields: Sequence[
     return [doc for doc in docs if doc.get("found")]
 
 
-_STORED_FIELDS = ("uri", "sha256", "fingerprint", "version", LABELS_FIELD)
+_STORED_FIELDS = ("uri", "sha256", "fingerprint", "version", *LABEL_FIELDS)
 _BATCH_SIZE = 1000
 _PAGE_SIZE = 5000
 _FIRST_PAGE, _MAX_PAGE, _PAGE_BYTES = 20, 1000, 16 << 20
@@ -208,5 +208,5 @@ def _parse_stored(doc: Mapping[str, Any]) -> StoredVersion:
         sha256=source.get("sha256", ""),
         fingerprint=source.get("fingerprint", ""),
         version=source.get("version"),
-        labels=parse_token_vector(source.get(LABELS_FIELD)).to_dict(),
+        label_fields={name: source[name] for name in LABEL_FIELDS if name in source},
     )

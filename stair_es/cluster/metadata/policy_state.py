@@ -26,6 +26,8 @@ POLICY_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "policy": {"type": "keyword"},
     "policy_undo": {"type": "object", "enabled": False},
 }
+LABELS_POLICY = "labels_policy"
+"""The policy of labels in `_meta.stair_es`, in the same form."""
 PolicyOperation = Literal["apply", "rollback"]
 _MAX_EVENTS, _MAX_NAMED_CHANGES = 50, 20
 
@@ -48,13 +50,13 @@ class PolicyState:
         return {**meta, "pending_operation": self.pending_operation} if self.pending_operation else meta
 
 
-def parse_policy_state(index: Mapping[str, Any], name: str) -> PolicyState:
-    """Parse the policy state of an index from a GET mapping response.
+def parse_policy_state(index: Mapping[str, Any], name: str, key: str = "policy") -> PolicyState:
+    """Parse the policy state of an index from a GET mapping response, or with `LABELS_POLICY` that of its labels.
 
     Raises:
         ResourceError: If this version doesn't understand the policy.
     """
-    meta = get_index_meta(index).get("policy") or {}
+    meta = get_index_meta(index).get(key) or {}
     policy = parse_policy(meta["policy"], f"policy of the index {name}") if meta.get("policy") else None
     return PolicyState(policy=policy, pending_operation=meta.get("pending_operation"))
 

@@ -35,7 +35,15 @@ class TokenFieldLayout:
 
 def build_policy_script(policy: TokenPolicy | None, layout: TokenFieldLayout) -> dict[str, Any]:
     """Build the script that applies a policy to a document, or removes the applied one."""
-    policy_params: dict[str, Any] = {"digest": None, "replacements": {}, "mute": {}, "cap": {}, "teach": {}, "ranges": {}}
+    policy_params: dict[str, Any] = {
+        "digest": None,
+        "replacements": {},
+        "mute": {},
+        "floor": {},
+        "cap": {},
+        "teach": {},
+        "ranges": {},
+    }
     if policy:
         policy_params = {
             "digest": policy.digest,
@@ -44,6 +52,7 @@ def build_policy_script(policy: TokenPolicy | None, layout: TokenFieldLayout) ->
                 for token, target in policy.replacements.items()
             },
             "mute": {feature_names.escape_feature(token): True for token in policy.mute},
+            "floor": {feature_names.escape_feature(token): min_weight for token, min_weight in policy.floor.items()},
             "cap": {feature_names.escape_feature(token): max_weight for token, max_weight in policy.cap.items()},
             "teach": {
                 feature_names.escape_feature(token): {_escape_word(policy, word): count for word, count in units.items()}

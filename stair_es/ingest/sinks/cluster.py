@@ -176,7 +176,7 @@ class ClusterSinkSession(SinkSession):
             return SinkResult()  # swapped by a concurrent run
         if reason := self._explain_not_swapped(coverage, alias_target):
             return SinkResult(not_swapped_reason=reason)
-        if copied := copy_labels(self._cluster, live, self.writer):
+        if copied := copy_labels(self._cluster, live, self.index):
             logger.info("%s images keep their labels", f"{copied:,}")
             self._cluster.refresh(self.index)
         swap_alias(self._cluster, self.alias, self.write_target)

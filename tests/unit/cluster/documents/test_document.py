@@ -12,10 +12,12 @@ from support.errors import expect_error
 from stair_es import SparseVector, resources
 from stair_es.cluster.documents.document import (
     IMPACT_SCALE,
+    LABEL_FIELDS,
     RESERVED_FIELDS,
     DocumentSettings,
     ImageMetadata,
     build_document,
+    build_label_fields,
     check_field_names,
     compute_document_fingerprint,
     encode_impacts,
@@ -97,10 +99,12 @@ def test_documents_have_tokens_columns_and_known_metadata() -> None:
 
 def test_own_fields_are_reserved_and_mapped() -> None:
     body = make_document({"dog": 1.0}, FULL, {}, DocumentSettings(impacts=True), TokenPolicy(cap={"dog": 0.5}))
+    policy = TokenPolicy(mute=("cat",))
+    body |= build_label_fields(SparseVector.from_mapping({"dog": 0.9, "cat": 0.5}), policy)
     assert set(body) == RESERVED_FIELDS
     assert body["colors"] == ["red", "white"]
     layers = [resources.load_json_resource("mappings", name)["mappings"]["properties"] for name in ("image", "impacts")]
-    assert set().union(*layers) == RESERVED_FIELDS | {"caption", "text", "text_boxes"}
+    assert set().union(*layers, LABEL_FIELDS) == RESERVED_FIELDS | {"caption", "text", "text_boxes"}
 
 
 def test_policy_changes_all_vector_fields_reversibly() -> None:
