@@ -27,6 +27,7 @@ from .commands import (
     distill,
     doctor,
     encode,
+    export_xmp,
     inspect,
     models,
     node,
@@ -186,6 +187,7 @@ _register("ingest", images.ingest_command)
 _register("annotate", annotate.annotate_command)
 _register("ingest-texts", texts.ingest_texts_command)
 _register("ingest-labels", labels.ingest_labels_command)
+_register("export-xmp", export_xmp.export_xmp_command)
 _register("forget", forget.forget_command)
 _register("search", search.search_command, WordsCommand)
 _register("explain", search.explain_command, WordsCommand)

@@ -24,7 +24,7 @@ from support.markdown import read_table_rows
 
 from stair_es import resources
 from stair_es.cli.main import app
-from stair_es.cluster.documents.document import RESERVED_FIELDS
+from stair_es.cluster.documents.document import LABEL_FIELDS, RESERVED_FIELDS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -171,7 +171,7 @@ def read_rows(page: str, heading: str) -> list[list[str]]:
 
 def test_the_document_has_the_fields_and_types_of_the_mapping() -> None:
     layers = [resources.load_json_resource("mappings", name)["mappings"]["properties"] for name in ("image", "impacts")]
-    body = {name: field for layer in layers for name, field in layer.items()}
+    body = {name: field for layer in (*layers, LABEL_FIELDS) for name, field in layer.items()}
     table = {name.strip("`"): kind.strip("`") for name, kind, _ in read_rows("reference/document.md", "| field | type | for |")}
     assert table == {name: field["type"] for name, field in body.items()}
     assert table.keys() - {"caption", "text", "text_boxes"} == RESERVED_FIELDS

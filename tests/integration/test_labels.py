@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 from support.commands import CommandRunner
 from support.corpora.ingest_sources import PHOTOS, copy_photo
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 NAMES = ("tabby-cat", "two-spaniels", "bison", "koala", "wall-clock", "espresso")
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"image": "tabby-cat.jpg", "Labels": [{"Name": "Tabby Cat", "Confidence": 97}, {"Name": "Sofa.bed", "Confidence": 55}]},
     {"file": "two-spaniels.jpg", "tags": [{"name": "golden retriever", "accuracy": 0.6}, {"name": "flimflam", "accuracy": None}]},
     {"file": "bison.jpg", "labels": {"flimflam": 0.5, "flimflam party": 0.9}},
@@ -208,6 +210,33 @@ def test_a_policy_of_labels_is_applied_inherited_and_taken_back(engine_runs: Lab
     assert runs.command.read_error("policy", "apply", "--labels").code == "no-policy"
     policy.write_text(json.dumps({"stair_es_policy": 1, "teach": {"x": {"tokens": {"a": 1}, "floor": 0, "full": 1}}}))
     assert runs.command.read_error("policy", "apply", policy, "--labels").code == "labels-cannot-be-taught"
+
+
+def test_words_are_exported_as_sidecars(runs: LabelRuns, tmp_path: Path) -> None:
+    runs.import_rows([{"image": "tabby-cat.jpg", "labels": {"R&D <sofa>\u0001": 0.9}}])
+    foreign = runs.folder / "bison.jpg.xmp"
+    foreign.write_text("<x:xmpmeta/>")
+    expected = {"images": 6, "written": 5, "unchanged": 0, "kept": 1, "without": 0, "skipped": 0, "failed": 0}
+    assert expected.items() <= runs.command.read_json("export-xmp", "--dry-run").items()
+    assert list(runs.folder.glob("*.xmp")) == [foreign]
+    assert expected.items() <= runs.command.read_json("export-xmp", "--labels", "--prefix", "auto/").items()
+    assert foreign.read_text() == "<x:xmpmeta/>"
+    tree = ElementTree.parse(runs.folder / "tabby-cat.jpg.xmp")
+    found = [item.text or "" for item in tree.iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}li")]
+    assert found[-1] == "auto/r&d <sofa>"
+    assert "auto/cat" in found
+    copied = Image.open(runs.folder / "tabby-cat.jpg").convert("RGB")
+    copied.save(tmp_path / "embedded.jpg", xmp=(runs.folder / "tabby-cat.jpg.xmp").read_bytes())
+    again = runs.command.read_json("export-xmp", "--labels", "--prefix", "auto/")
+    assert (again["written"], again["unchanged"]) == (0, 5)
+    assert runs.command.read_json("export-xmp")["written"] == 5
+    assert runs.command.read_json("export-xmp", "--min-weight", "5")["without"] == 5
+    assert runs.command.read_json("export-xmp", "--out", tmp_path / "out")["written"] == 6
+    assert len(list((tmp_path / "out").rglob("*.xmp"))) == 6
+    (runs.folder / "koala.jpg.xmp").unlink()
+    (runs.folder / "koala.jpg.xmp").mkdir()
+    result = runs.command.run("export-xmp", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["failed"]) == (3, 1)
 
 
 def test_columns_with_the_names_of_labels_are_not_overwritten(runs: LabelRuns, client: OpenSearch) -> None:

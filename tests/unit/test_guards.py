@@ -23,7 +23,7 @@ ALLOWED = {
     "ingest": {"model", "sources", "cluster"},
     "search": {"model", "sources", "cluster"},
     "inspection": {"model", "sources", "cluster", "search"},
-    "labels": {"sources", "cluster", "ingest"},
+    "labels": {"sources", "model", "cluster", "ingest"},
     "teaching": {"model", "sources", "cluster", "search", "inspection"},
     "dashboards": {"cluster"},
     "eval": {"model", "sources", "cluster", "search", "labels"},

@@ -22,6 +22,7 @@ FAILING = {
     "annotate": ("--index", "x", "--image-field", "y", *PASSWORD),
     "ingest-texts": ("nothing.txt",),
     "ingest-labels": ("nothing.jsonl",),
+    "export-xmp": ("--index", "x", *PASSWORD),
     "forget": (),
     "search": (),
     "explain": ("x",),
