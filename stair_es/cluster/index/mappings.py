@@ -40,8 +40,14 @@ def get_mappings_by_index(cluster: Cluster, name: str) -> dict[str, Any]:
     return response
 
 
-def build_index_body(cluster_info: ClusterInfo, settings: DocumentSettings, *, override: Path | None = None) -> dict[str, Any]:
-    """Build the index body for `settings` on this cluster, or return the custom body unchanged.
+def build_index_body(
+    cluster_info: ClusterInfo,
+    settings: DocumentSettings,
+    field_types: Mapping[str, str] = MappingProxyType({}),
+    *,
+    override: Path | None = None,
+) -> dict[str, Any]:
+    """Build the index body for `settings` on this cluster, with further fields by type, or return the custom body unchanged.
 
     Raises:
         UnsupportedTarget: If the cluster lacks a field type that `settings` require.
@@ -58,7 +64,7 @@ def build_index_body(cluster_info: ClusterInfo, settings: DocumentSettings, *, o
         )
     if settings.impacts:
         body = merge_bodies(body, resources.load_json_resource("mappings", "impacts"))
-    return body
+    return merge_bodies(body, {"mappings": {"properties": {name: {"type": type_} for name, type_ in field_types.items()}}})
 
 
 def check_field_types(cluster_info: ClusterInfo, settings: DocumentSettings) -> None:

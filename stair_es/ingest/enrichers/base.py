@@ -27,6 +27,10 @@ class EnricherInput:
     """A data URI, as it will be stored."""
     fields: Mapping[str, Json]
     """Fields of the source and of the previous enrichers."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the upright original."""
+    exif: bytes = b""
+    """The EXIF block of the file, untrusted; empty if it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,10 @@ class Enrichment:
 
 
 class Enricher(Protocol):
-    """A loaded enricher. One instance may be called from several threads."""
+    """A loaded enricher. One instance may be called from several threads.
+
+    It may have `field_types`, for fields whose types in a new index don't follow from their values: field -> type.
+    """
 
     @property
     def version(self) -> str:

@@ -347,7 +347,7 @@ def _resolve_plan(plan: SinkPlan) -> _ResolvedPlan:
     cluster = open_shared_cluster(plan.connection)
     cluster_info = get_cluster_info(cluster, RetryPolicy())
     check_alias_name(plan.alias)
-    body = build_index_body(cluster_info, plan.document, override=plan.options.mapping)
+    body = build_index_body(cluster_info, plan.document, plan.field_types, override=plan.options.mapping)
     fields = body.get("mappings", {}).get("properties", {})
     token_index = resolve_token_index(cluster, plan.alias, plan.options.token_index, fields)
     return _ResolvedPlan(plan=plan, cluster=cluster, cluster_info=cluster_info, body=body, token_index=token_index)

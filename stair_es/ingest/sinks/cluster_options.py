@@ -76,6 +76,8 @@ class ClusterPlan(SinkPlan):
     options: ClusterSinkOptions
     index_spec: IndexSpec
     document: DocumentSettings
+    field_types: Mapping[str, str]
+    """Field of an enricher -> its type in a new index."""
     bulk: BulkPolicy
     settings: Settings | None
     """Data folder and trusted models of this machine; None for those of the environment."""

@@ -74,6 +74,8 @@ class DecodedImage:
     """64 bits in hex, which differ in a few places for the same picture in another size or quality; None for a plain color."""
     thumbnail: str | None
     """A WebP data URI."""
+    exif: bytes = b""
+    """The EXIF block, or the TIFF file itself; empty if there is none."""
 
 
 def decode_image(data: bytes | PilImage, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int = 0) -> DecodedImage:
@@ -103,7 +105,7 @@ def _decode_image(data: bytes | PilImage, spec: ImageSpec, limits: DecodeLimits,
         if shrink < 1 and spec.resample != "nearest":  # which takes single pixels instead of averages
             drafted = image.draft("RGB", (math.ceil(width * shrink), math.ceil(height * shrink)))  # JPEG only: decode it smaller
         load_pixels(image)
-        orientation, taken_at = _read_exif(image, data)
+        exif, orientation, taken_at = _read_exif(image, data)
         upright = replace_image(image, image.transpose(TRANSPOSES[orientation]) if orientation in TRANSPOSES else image)
         # `crop` and `stretch` reproduce the preprocessing of others: exactly, except for JPEGs decoded smaller.
         whole = spec.fit in ("pad", "squash")
@@ -129,6 +131,7 @@ def _decode_image(data: bytes | PilImage, spec: ImageSpec, limits: DecodeLimits,
             colors=colors,
             perceptual_hash=compute_perceptual_hash(small if whole else rgb),
             thumbnail=thumbnail,
+            exif=exif,
         )
 
 
@@ -198,12 +201,13 @@ def _fill_square(rgb: PilImage, spec: ImageSpec, box: _Box) -> PilImage:
     return resized.crop((left, upper, left + spec.size_px, upper + spec.size_px))
 
 
-def _read_exif(image: PilImage, data: bytes | PilImage) -> tuple[int, str | None]:
-    """Return the orientation of a loaded image, and when it was taken."""
+def _read_exif(image: PilImage, data: bytes | PilImage) -> tuple[bytes, int, str | None]:
+    """Return the EXIF block of a loaded image, its orientation, and when it was taken."""
     if image.format == "TIFF" and isinstance(data, bytes):
-        return 1, read_exif(data)[1]  # Pillow has turned it
-    orientation, taken_at = read_exif(find_exif_block(image.info))
-    return orientation or read_xmp_orientation(image.info) or 1, taken_at
+        return data, 1, read_exif(data)[1]  # Pillow has turned it
+    block = find_exif_block(image.info)
+    orientation, taken_at = read_exif(block)
+    return block, orientation or read_xmp_orientation(image.info) or 1, taken_at
 
 
 def compute_perceptual_hash(rgb: PilImage) -> str | None:

@@ -12,18 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from stair_es.sources.image.exif import TiffDirectories, TiffEntry
+from stair_es.sources.image.exif import TiffDirectories
 
 MAX_PREVIEWS = 4_096
 """Starts of JPEGs that are looked at in a file. Cameras embed up to four pictures; sensor data may be tiles of JPEGs."""
-MAX_DIRECTORIES = 32
 _MAX_SEGMENTS = 256
 """Segments of a JPEG before its first scan. Cameras write about ten."""
 _MAGICS = {b"FUJIFILMCCD-RAW": "RAF", b"IIRO": "ORF", b"IIRS": "ORF", b"MMOR": "ORF", b"IIU\0": "RW2"}
 _JPEG_START = re.compile(rb"\xff\xd8\xff[\xc4\xdb\xe0-\xef]")
 _START_OF_SCAN, _FRAMES = b"\xda", (b"\xc0", b"\xc1", b"\xc2")
 """Markers of the header of a picture. Sensor data are JPEGs with another one, lossless."""
-_SUB_DIRECTORIES, _DNG_VERSION, _MAKE, _COMPRESSION, _PHOTOMETRIC = 330, 50706, 271, 259, 262
+_DNG_VERSION, _MAKE, _COMPRESSION, _PHOTOMETRIC = 50706, 271, 259, 262
 _SENSOR_PHOTOMETRICS = (32803, 34892)
 """Color filter array, and linear raw."""
 _SENSOR_COMPRESSIONS = (32767, 32769, 32770, 34713, 65000, 65535)
@@ -64,7 +63,7 @@ def _find_format(data: bytes) -> str | None:
     if data[8:11] == b"CR\x02":
         return "CR2"
     tiff, make, is_sensor = TiffDirectories(data), "", False
-    for directory in _list_directories(tiff):
+    for _, directory in tiff.list_directories():
         tags = {entry.tag: entry for entry in directory}
         if _DNG_VERSION in tags:
             return "DNG"
@@ -74,19 +73,6 @@ def _find_format(data: bytes) -> str | None:
             for tag, values in ((_PHOTOMETRIC, _SENSOR_PHOTOMETRICS), (_COMPRESSION, _SENSOR_COMPRESSIONS))
         )
     return _MAKERS.get(make.split(" ")[0].lower(), "RAW") if is_sensor else None
-
-
-def _list_directories(tiff: TiffDirectories) -> Iterator[list[TiffEntry]]:
-    """Yield the entries of the directories of a TIFF and of those below them, at most `MAX_DIRECTORIES`."""
-    offsets = [tiff.first_offset]
-    for offset in offsets:  # which grows
-        entries = [*tiff.read_entries(offset)]
-        yield entries
-        below = [entry for entry in entries if entry.tag == _SUB_DIRECTORIES][:MAX_DIRECTORIES]
-        found = [number for entry in below for number in tiff.read_numbers(entry, MAX_DIRECTORIES)]
-        for number in (*found, tiff.find_next(offset)):
-            if number > 0 and number not in offsets and len(offsets) < MAX_DIRECTORIES:
-                offsets.append(number)
 
 
 def _find_largest_jpeg(data: bytes) -> bytes:
