@@ -40,7 +40,7 @@ _FITS: tuple[ResizeMode, ...] = get_args(ResizeMode)
 _VECTORS = ("rank_features", "sparse_vector")
 _PARTS = ("properties", "runtime")
 _TEXTUAL = frozenset({"keyword", "text", "wildcard", "constant_keyword"})
-_TEXT_FIELDS, _COLORS_FIELD = ("caption", "title", "text"), "colors"
+_TEXT_FIELDS, _COLORS_FIELD, _LOCATION_FIELD = ("caption", "title", "text"), "colors", "location"
 _REVISION = re.compile(rf"(@.*|-\d+|(-({'|'.join(_FITS)}))?-[0-9a-f]{{12}})$")
 
 
@@ -130,7 +130,7 @@ class IndexInfo:
         return tuple(name for name in _TEXT_FIELDS if self.field_types.get(name) == "text")
 
     def list_search_fields(self, price_field: str = DEFAULT_PRICE_FIELD) -> SearchFields:
-        """List the fields in which a text is searched besides the token weights: captions or titles, colors, prices."""
+        """List the fields in which a text is searched besides the token weights: captions, colors, prices, places."""
         if self.content_type != "images":
             return NO_FIELDS
         price = self.mapped_fields.get(price_field)
@@ -139,6 +139,7 @@ class IndexInfo:
             colors=_COLORS_FIELD if self.field_types.get(_COLORS_FIELD) == "keyword" else "",
             price=price_field if price is not None and price.kind in ("integer", "number") else "",
             labels=self.field_types.get(LABELS_FIELD) == "rank_features",
+            location=_LOCATION_FIELD if self.field_types.get(_LOCATION_FIELD) == "geo_point" else "",
         )
 
     def check_caption_field(self, query: SearchQuery) -> None:

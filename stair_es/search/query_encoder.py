@@ -176,7 +176,7 @@ def _list_word_remarks(encoder: Encoder, excluded: Sequence[CaptionWord]) -> lis
 
 def _check_inputs(inputs: QueryInputs, *, has_query: bool) -> None:
     if not has_query:
-        problem = "only excludes words" if inputs.excluded_words else "is empty"
+        problem = "only says where" if inputs.parsed.near else "only excludes words" if inputs.excluded_words else "is empty"
         raise QueryError(
             f"the query {problem}", 'Add what to search for: words, an image, or both ("beach -people").', code="no-input"
         )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from stair_es.config.defaults import DEFAULT_CAPTION_WEIGHT, DEFAULT_PRICE_FIELD
 from stair_es.errors import QueryError
 from stair_es.model.vocabularies.stop_words import list_content_words
+from stair_es.search.dsl.near import NearPlace, build_near_condition
 from stair_es.search.dsl.query_parser import ParsedQuery, parse_query
-from stair_es.search.dsl.understanding import SearchFields, Understanding, understand_text
+from stair_es.search.dsl.understanding import SearchFields, TextCondition, Understanding, understand_text
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class QueryInputs:
     """Words whose tokens are removed from the query."""
     factors: Mapping[str, float] = field(default_factory=dict)
     """Token or word -> factor of its weight, 0 to mute it; a token that the query lacks gets the factor as its weight."""
+    near: Sequence[NearPlace] = ()
+    """Where images must be, besides what the query string says."""
     min_weight: float = 0.0
     """Minimum weight for a token to count as present, for `required` and `excluded`."""
     filters: Sequence[str | Mapping[str, Any]] = ()
@@ -78,7 +81,21 @@ class QueryInputs:
         return ParsedQuery(text=self.query_string.strip()) if self.literal else parse_query(self.query_string)
 
     def understand(self, encoder: Encoder, fields: SearchFields) -> Understanding:
-        """Split the query string into words and conditions on fields, if the words that are left can be searched."""
+        """Split the query string into words and conditions on fields, if the words that are left can be searched.
+
+        Raises:
+            QueryError: If it says where images must be, and the index doesn't tell.
+            MissingExtra: If it names a city, and the table of cities isn't installed.
+        """
+        near = self.build_near_conditions(fields)
+        understanding = self._understand_words(encoder, fields)
+        return replace(understanding, conditions=(*near, *understanding.conditions)) if near else understanding
+
+    def build_near_conditions(self, fields: SearchFields) -> tuple[TextCondition, ...]:
+        """Build the conditions of where images must be."""
+        return tuple(build_near_condition(each, fields.location) for each in (*self.parsed.near, *self.near))
+
+    def _understand_words(self, encoder: Encoder, fields: SearchFields) -> Understanding:
         parsed = self.parsed
         as_words = Understanding(text=parsed.text)
         if self.literal:

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stair_es.errors import QueryError
+from stair_es.search.dsl.near import NEAR_PART, NearPlace, parse_near
 
 _MINUS = "-\u2212\u2013"
 """The hyphen-minus, and what word processors and phones replace it with: the minus sign and the en dash."""
 _SIGNED = re.compile(rf"[{_MINUS}+](?=[#\"]*[^\W\d_])")
 """`-people`, `+dog` and `-"new york"`, but neither `-5` nor a single dash."""
-_PART = re.compile(rf'[{_MINUS}+]?"[^"]*[^\W_][^"]*"\S*|\S+')
-"""A word, or a phrase in quotes with its operators."""
+_PART = re.compile(rf'{NEAR_PART.pattern}|[{_MINUS}+]?"[^"]*[^\W_][^"]*"\S*|\S+', re.IGNORECASE)
+"""A place, a word, or a phrase in quotes with its operators."""
 _PHRASE = re.compile(r'"(?P<phrase>[^"]+)"')
 _BOOSTED = re.compile(r"(?P<word>.*[^\W_].*)\^(?P<boost>[^^]*)")
 
@@ -31,19 +32,25 @@ class ParsedQuery:
     excluded: tuple[str, ...] = ()
     boosts: Mapping[str, float] = field(default_factory=dict)
     """Word -> factor of its weight in the query; 0 removes it."""
+    near: tuple[NearPlace, ...] = ()
+    """Where an image must be."""
 
 
 def parse_query(query_string: str) -> ParsedQuery:
     """Parse a query string.
 
     `+word` is required, `-word` is excluded, `word^2` doubles the weight, `word^0` removes the word; everything else is text.
-    Quotes keep words together as they are: `"red carpet"`, `-"new york"`.
+    Quotes keep words together as they are: `"red carpet"`, `-"new york"`. `near:38.71,-9.14,5km` says where an image must be.
 
     Raises:
-        QueryError: If a boost is not a number, is negative, or belongs to an excluded word.
+        QueryError: If a boost is not a number, is negative, or belongs to an excluded word, or a place is invalid.
     """
     text, phrases, required, excluded, boosts = [], [], [], [], {}
-    for part in _PART.findall(query_string):
+    parts = _PART.findall(query_string)
+    near = tuple(parse_near(part) for part in parts if NEAR_PART.fullmatch(part))
+    for part in parts:
+        if NEAR_PART.fullmatch(part):
+            continue
         sign, word = (part[0], part[1:]) if _SIGNED.match(part) else ("", part)
         sign = "-" if sign and sign in _MINUS else sign
         boosted = _BOOSTED.fullmatch(word)
@@ -70,7 +77,12 @@ def parse_query(query_string: str) -> ParsedQuery:
             phrases.append(word)
         text.append(word)
     return ParsedQuery(
-        text=" ".join(text), phrases=tuple(phrases), required=tuple(required), excluded=tuple(excluded), boosts=boosts
+        text=" ".join(text),
+        phrases=tuple(phrases),
+        required=tuple(required),
+        excluded=tuple(excluded),
+        boosts=boosts,
+        near=near,
     )
 
 

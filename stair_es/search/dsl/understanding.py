@@ -65,6 +65,8 @@ class SearchFields:
     """A field of numbers."""
     labels: bool = False
     """Whether documents have labels from elsewhere."""
+    location: str = ""
+    """The field of the points where images were taken, for `near:`."""
 
 
 NO_FIELDS = SearchFields()
@@ -80,9 +82,13 @@ class TextCondition:
     clause: Mapping[str, Any]
     """The query clause that a document must match."""
     is_color: bool = False
+    meaning: str = ""
+    """The condition in words, of a part that is an operator; empty for one that could be words."""
 
     def __str__(self) -> str:
         """Return the note for the user."""
+        if self.meaning:
+            return f"{self.text} is read as: {self.meaning}"
         return f'"{self.text}" is read as a condition on {self.field}; in quotes, it is read as words'
 
     def to_dict(self) -> dict[str, Any]:

@@ -149,7 +149,13 @@ class SearchParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def is_browsing(self) -> bool:
         """Whether there is nothing to rank by, so that the newest images are wanted."""
-        return not (self.text.strip() or self.similar_to or self.vector or self.factors)
+        return not (self.similar_to or self.vector or self.factors) and (not self.text.strip() or is_place_only(self.text))
+
+
+def is_place_only(text: str) -> bool:
+    """Return whether a query string only says where images must be."""
+    parsed = parse_query(text)
+    return bool(parsed.near) and not (parsed.text or parsed.excluded)
 
 
 def parse_search_params(body: bytes) -> SearchParams:
@@ -176,7 +182,7 @@ def build_query_inputs(
                 code="text-method-without-text",
             )
         required, excluded = (*parsed.required, *params.require), (*parsed.excluded, *params.exclude)
-        return QueryInputs(caption=parsed.text, required=required, excluded=excluded, filters=filters)
+        return QueryInputs(caption=parsed.text, required=required, excluded=excluded, near=parsed.near, filters=filters)
     uploaded = SparseVector.from_mapping(params.vector) if params.vector else None
     return QueryInputs(
         query_string=params.text,

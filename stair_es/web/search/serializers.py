@@ -112,7 +112,7 @@ def serialize_page(
         "truncated": list(result.truncated.tokens),
         "method": method,
         "weak_below": result.weak_below,
-        "conditions": [{"text": each.text, "field": each.field} for each in result.conditions],
+        "conditions": [{"text": each.text, "field": each.field, "meaning": each.meaning} for each in result.conditions],
         "unknown_words": [each.to_dict() for each in result.unknown_words],
         "remarks": list(result.remarks),
     }

@@ -21,7 +21,7 @@ from stair_es.model.base import Encoder
 from stair_es.search.dsl.pagination import NEWEST_ORDER, Cursor, build_field_order
 from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.dsl.query_parser import list_operator_remarks
-from stair_es.search.dsl.understanding import SearchFields
+from stair_es.search.dsl.understanding import SearchFields, TextCondition
 from stair_es.search.index_cache import IndexCache, IndexState
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, explain_no_hits
 from stair_es.search.query_encoder import build_search_query, encode_any_text, resolve_tokens
@@ -146,6 +146,7 @@ class SearchService:
 
     def _browse_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
         query, ordered = build_browsing_query(params, state), state.info.sortable
+        near = _build_near_conditions(params, state)
         order = build_field_order(params.sort, state.info.mapped_fields) if params.sort else NEWEST_ORDER
         build_pagination(params.after, ordered=ordered, order=order)  # checks the cursor
 
@@ -155,7 +156,7 @@ class SearchService:
             request = build_browsing_request(query, page, ordered, oldest_ms, order)
             return parse_browsing_response(self._send({**request.body, "_source": self._hit_fields}), request)
 
-        result = collect_pictures(fetch, params.k, params.after)
+        result = replace(collect_pictures(fetch, params.k, params.after), conditions=near)
         hits = self.serialize_hits(state, result.hits, params.method, EMPTY_VECTOR)
         described = serializers.serialize_query((), params.require, params.exclude)
         return serializers.serialize_page(described, hits, result, params.method), {hit.index for hit in result.hits}
@@ -201,10 +202,9 @@ class SearchService:
         filters = build_filters(params.filters, params.filter, state.info.mapped_fields)
         state.info.check_filter_fields(filters)  # here, too, so that no text is encoded for a filter that can't be sent
         inputs = build_query_inputs(params, state.info.remove_taught_words(image.vector) if image else None, filters)
+        fields = self.runner.list_search_fields(state, self._config.price_field)
         if by_caption:
-            fields = SearchFields(text=self.runner.choose_caption_field(state))
-        else:
-            fields = self.runner.list_search_fields(state, self._config.price_field)
+            fields = SearchFields(text=self.runner.choose_caption_field(state), location=fields.location)
         if by_caption and not fields.text:
             raise QueryError("no image of this index has a caption to search", "Rank by words.", code="no-captions")
         encode_text = partial(self._encode_text, state)
@@ -285,7 +285,12 @@ def build_browsing_query(params: SearchParams, state: IndexState) -> dict[str, A
         [build_token_clause(resolve_tokens(state.encoder, word, state.info.policy), query_type) for word in words]
         for words in (params.require, params.exclude)
     )
-    return {"bool": {"filter": [*filters, *required], "must_not": excluded}}
+    near = [dict(condition.clause) for condition in _build_near_conditions(params, state)]
+    return {"bool": {"filter": [*filters, *near, *required], "must_not": excluded}}
+
+
+def _build_near_conditions(params: SearchParams, state: IndexState) -> tuple[TextCondition, ...]:
+    return QueryInputs(query_string=params.text).build_near_conditions(state.info.list_search_fields())
 
 
 def build_dates_request(query: Mapping[str, Any], params: SearchParams) -> dict[str, Any]:

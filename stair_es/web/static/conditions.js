@@ -2,7 +2,7 @@
 
 import { escapeControls, h } from "./dom.js";
 import { capitalize, formatToken, renderColor, renderToken, shortenPath } from "./format.js";
-import { MATCH_ALL_FIELDS, quotePart, setFilter, setFilterQuery, toggleExcluded, toggleRequired } from "./query.js";
+import { MATCH_ALL_FIELDS, quotePart, removePart, setFilter, setFilterQuery, toggleExcluded, toggleRequired } from "./query.js";
 
 const BYTE_UNITS = ["B", "kB", "MB", "GB", "TB"];
 const INTEGER_TYPES = new Set(["byte", "short", "integer", "long", "unsigned_long"]);
@@ -72,11 +72,11 @@ export function listConditions(query, about, understood) {
   const build = (kind, name, text, nodes, remove) => ({ key: `${kind} ${name} ${text}`, kind, text, nodes, remove });
   const filter = escapeControls(query.filter);
   return [
-    ...understood.map(({ text, field }) =>
-      build(`${getLabel(field, about)}:`, "text", escapeControls(text), [escapeControls(text)], (current) =>
-        quotePart(current, text),
-      ),
-    ),
+    ...understood.map(({ text, field, meaning }) => {
+      const shown = escapeControls(meaning || text);
+      const remove = (/** @type {Query} */ current) => (meaning ? removePart : quotePart)(current, text);
+      return build(`${getLabel(field, about)}:`, "text", shown, [shown], remove);
+    }),
     ...[...query.filters].map(([field, condition]) =>
       build(`${getLabel(field, about)}:`, field, formatFilter(field, condition), renderFilter(field, condition), (current) =>
         setFilter(current, field, null),

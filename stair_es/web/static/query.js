@@ -28,13 +28,24 @@ export const EMPTY_QUERY = Object.freeze({
   explain: false,
 });
 
+/** The parts of a text that say where images must be. */
+const PLACES = /(?<!\S)near:(?:"[^"]*"\S*|\S*)/gi;
+
+const listPlaces = (/** @type {string} */ text) => text.match(PLACES) ?? [];
+
 /** Whether there is something to rank by. @param {Query} query */
 export const hasRanking = (query) =>
-  Boolean(query.text.trim() || query.like || query.vector.length || [...query.factors.values()].some(Boolean));
+  Boolean(query.text.replace(PLACES, "").trim() || query.like || query.vector.length || [...query.factors.values()].some(Boolean));
 
 /** Whether something narrows the result. @param {Query} query */
 export const hasConditions = (query) =>
-  Boolean(query.filters.size || query.require.length || query.exclude.length || query.filter.trim());
+  Boolean(
+    query.filters.size ||
+      query.require.length ||
+      query.exclude.length ||
+      query.filter.trim() ||
+      listPlaces(query.text).length,
+  );
 
 /** Whether it shows the start page. @param {Query} query */
 export const isEmptyQuery = (query) => !hasRanking(query) && !hasConditions(query);
@@ -158,6 +169,13 @@ export const quotePart = (query, part) =>
     query.text.replace(part, () => `"${part}"`),
   );
 
+/** Removes a part of the text. @param {Query} query @param {string} part */
+export const removePart = (query, part) =>
+  setQueryText(query, query.text.replace(part, "").replace(/\s+/g, " ").trim());
+
+/** The query for images near a place. @param {Point} point @returns {Query} */
+export const buildNearQuery = ({ lat, lon }) => ({ ...EMPTY_QUERY, text: `near:${lat},${lon},10km` });
+
 /** Adds a word to the text. @param {Query} query @param {string} word */
 export const addWord = (query, word) => updateQuery(query, { text: `${query.text} ${word}`.trim() });
 
@@ -168,7 +186,8 @@ export const buildSimilarQuery = (id) => ({ ...EMPTY_QUERY, like: id });
 export const resetTokens = (query) => updateQuery(query, { factors: new Map(), require: [], exclude: [] });
 
 /** Removes whatever narrows the result. @param {Query} query */
-export const clearConditions = (query) => updateQuery(query, { require: [], exclude: [], filters: new Map(), filter: "" });
+export const clearConditions = (query) =>
+  updateQuery(query, { text: query.text.replace(PLACES, "").trim(), require: [], exclude: [], filters: new Map(), filter: "" });
 
 /**
  * A copy of a map with another value; null removes the key.

@@ -71,7 +71,7 @@ interface SearchResponse {
   method: Method;
   weak_below: number | null;
   /** The parts of the text that are read as conditions. */
-  conditions: { text: string; field: string }[];
+  conditions: { text: string; field: string; meaning: string }[];
   unknown_words: { word: string; suggestions: string[]; searched_for: string | null }[];
   remarks: string[];
 }
@@ -206,6 +206,12 @@ interface CoverageReport {
 }
 
 /** The fields of an image. */
+/** A point on the Earth in degrees. */
+interface Point {
+  lat: number;
+  lon: number;
+}
+
 interface ImageFacts {
   width?: number;
   height?: number;
