@@ -74,6 +74,15 @@ _ImageRoots = Annotated[
     list[Path] | None,
     typer.Option("--images", help="Folder with originals that the page may show in full size (repeatable).", metavar="FOLDER"),
 ]
+_StripLocation = Annotated[
+    bool,
+    typer.Option(
+        "--strip-location",
+        envvar="STAIR_ES_SERVE_STRIP_LOCATION",
+        show_envvar=True,
+        help="Remove where a photo was taken from each downloaded original.",
+    ),
+]
 _Metrics = Annotated[bool, typer.Option("--metrics", help="Expose Prometheus metrics at /metrics; they require the token.")]
 _Title = Annotated[str, typer.Option("--title", metavar="TEXT", help="Title of the page. [default: the alias]")]
 _Coverage = Annotated[
@@ -134,6 +143,7 @@ def serve_command(
     host: _Host = "127.0.0.1",
     port: _Port = None,
     images: _ImageRoots = None,
+    strip_location: _StripLocation = False,
     token_file: _TokenFile = None,
     no_token: _NoToken = False,
     allow_host: _AllowHosts = None,
@@ -176,7 +186,7 @@ def serve_command(
         config = ServerConfig(
             index=index,
             load_encoder=EncoderArguments(model=model, backend=backend, text_tower=text_tower).prepare_for_index(index),
-            roots=AllowedRoots.from_folders(images or []),
+            roots=AllowedRoots.from_folders(images or [], strips_location=strip_location),
             title=title,
             price_field=price_field,
             coverage=_read_coverage(coverage),
@@ -185,8 +195,7 @@ def serve_command(
             hooks=telemetry.hooks,
             extra_routes=telemetry.routes,
         )
-        url = build_page_url(host, bound_port, config.root_path)
-        ready = partial(_report_ready, url, as_json=as_json, with_token=bool(policy.token), open_page=open_)
+        ready = partial(_report_ready, build_page_url(host, bound_port, config.root_path), as_json, bool(policy.token), open_)
         with Cluster(_resolve_connection(connection, telemetry)) as cluster, ask_with(None):  # no request waits for the terminal
             create_server(telemetry.wrap_app(create_app(config, cluster, policy, bound_port)), ready).run(sockets=[listener])
 
@@ -270,7 +279,7 @@ def _open_target(
     return follow_index(states, create_query_runner(cluster, index))
 
 
-def _report_ready(url: str, *, as_json: bool, with_token: bool = False, open_page: bool = False) -> None:
+def _report_ready(url: str, as_json: bool, with_token: bool = False, open_page: bool = False) -> None:
     """Print the URL of the server, and open it if requested."""
     if as_json:
         emit_json({"url": url})

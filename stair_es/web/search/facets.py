@@ -19,6 +19,8 @@ MAX_FACET_VALUES = 20
 _CONTENT_FACETS = (TOP_TOKENS_FIELD, "top_labels", "colors")
 _FILE_FACETS = ("folder", "format", "taken_at", "modified_at", "bytes", "width", "height", "source")
 """Fields of stair-es with a facet, in the order of the page; the columns of the user are between them."""
+_PHOTO_FACETS = ("place", "country", "camera", "lens", "orientation", "iso", "aperture", "exposure_s", "focal_mm")
+"""Fields of `--enrich exif`, in the order of the page: the first of the columns."""
 _FIXED_FACETS = (*_CONTENT_FACETS, *_FILE_FACETS)
 _NO_FACETS = (RESERVED_FIELDS - set(_FIXED_FACETS)) | {"caption", "title", "text", "name", "perceptual_hash"}
 _SPARE_TOKENS = 60
@@ -34,8 +36,12 @@ _DIRECTIONS = (
 """The directions of numbers and of dates, in the order of the page."""
 _LABELS = {
     TOP_TOKENS_FIELD: "Words",
+    "aperture": "Aperture (f)",
     "bytes": "Size",
+    "exposure_s": "Exposure (s)",
+    "focal_mm": "Focal length (mm)",
     "ingested_at": "Added",
+    "iso": "ISO",
     "modified_at": "Modified",
     "sha256": "SHA-256",
     "taken_at": "Taken",
@@ -66,7 +72,8 @@ def make_label(name: str) -> str:
 
 def list_facet_fields(fields: Mapping[str, MappedField]) -> list[MappedField]:
     """List the fields that can have a facet: image content, then the user's columns by name, then the fields of the file."""
-    columns = [name for name in fields if name not in _NO_FACETS and name not in _FIXED_FACETS]
+    others = [name for name in fields if name not in _NO_FACETS and name not in (*_FIXED_FACETS, *_PHOTO_FACETS)]
+    columns = [*_PHOTO_FACETS, *others]
     names = (*_CONTENT_FACETS, *columns, *_FILE_FACETS)
     return [fields[name] for name in names if name in fields and fields[name].path]
 

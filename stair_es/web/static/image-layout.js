@@ -85,6 +85,10 @@ export function createImageLayout(viewer) {
   const text = h("p", { class: "caption lines", dir: "auto", role: "group", "aria-label": "Text in the image" });
   const folder = h("p", { class: "folder", dir: "auto" });
   const summary = h("p", { class: "hint" });
+  const camera = h("p", { class: "hint", dir: "auto" });
+  const place = h("span", { dir: "auto" });
+  const near = h("a", { class: "button" }, "near here");
+  const placeRow = h("p", { class: "hint place" }, place, near);
   const metadata = h("tbody", {});
   const problem = h("div", { class: "problem" });
   const actions = createActions();
@@ -92,10 +96,27 @@ export function createImageLayout(viewer) {
   const neighbors = createNeighborSection();
   const region = { class: "scroll", tabindex: "0", role: "region", "aria-label": "Metadata" };
   const table = h("div", region, h("table", { class: "facts" }, metadata));
-  const side = h("div", { class: "known" }, summary, actions.element, folder, caption, text, tokens.element);
+  const side = h("div", { class: "known" }, summary, camera, placeRow, actions.element, folder, caption, text, tokens.element);
   const below = h("div", { class: "below" }, neighbors.element, h("div", {}, h("h2", {}, "Metadata"), table));
   const body = h("div", { class: "body" }, viewer, side, below);
   const back = h("p", { class: "crumb" }, h("a", { href: "./", data: { nav: "back" } }, "← back to the search"));
   const element = h("section", { class: "image", "aria-label": "Image" }, h("header", {}, back, name), problem, body);
-  return { element, name, caption, text, folder, summary, metadata, problem, body, actions, tokens, neighbors };
+  return {
+    element,
+    name,
+    caption,
+    text,
+    folder,
+    summary,
+    camera,
+    place,
+    placeRow,
+    near,
+    metadata,
+    problem,
+    body,
+    actions,
+    tokens,
+    neighbors,
+  };
 }

@@ -27,6 +27,37 @@ export function formatSummary({ width, height, bytes, format, taken_at, modified
   return escapeControls(parts.filter(Boolean).join(" · "));
 }
 
+/** The camera and how it was set in one line. @param {ImageFacts} facts */
+export function formatCamera({ camera, lens, aperture, exposure_s, iso, focal_mm }) {
+  const parts = [
+    camera,
+    lens,
+    aperture && `f/${aperture}`,
+    exposure_s && formatExposure(exposure_s),
+    iso && `ISO ${iso}`,
+    focal_mm && `${focal_mm} mm`,
+  ];
+  return escapeControls(parts.filter(Boolean).join(" · "));
+}
+
+/** Seconds as cameras show them: `1/200 s`, `2.5 s`. */
+function formatExposure(/** @type {number} */ seconds) {
+  return seconds < 0.4 ? `1/${Math.round(1 / seconds)} s` : `${Number(seconds.toPrecision(3))} s`;
+}
+
+/** The point of a document, whose fields may have any value; null if it has none. @param {ImageFacts} facts @returns {GeoPoint | null} */
+export function getPoint({ location: point }) {
+  const { lat, lon } = /** @type {Partial<GeoPoint>} */ (point ?? {});
+  return Number.isFinite(lat) && Number.isFinite(lon) ? { lat: Number(lat), lon: Number(lon) } : null;
+}
+
+/** The city, the country and the coordinates. @param {ImageFacts} facts */
+export function formatPlace(facts) {
+  const point = getPoint(facts);
+  const city = [facts.place, facts.country].filter(Boolean).join(", ");
+  return escapeControls([city, point && `${point.lat}, ${point.lon}`].filter(Boolean).join(" · "));
+}
+
 /**
  * A row of the table of all fields: the name of the field, as in a filter, and its value.
  * @param {[name: string, value: any]} field

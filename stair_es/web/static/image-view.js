@@ -7,10 +7,10 @@ import { moveGridFocus, renderAnimatedList } from "./grid.js";
 import { createHitCard } from "./hit-card.js";
 import { buildHitItems, getHitId } from "./hit-list.js";
 import { createImageLayout, createTokenBar } from "./image-layout.js";
-import { formatSummary, formatUri, renderFieldRow } from "./image-metadata.js";
+import { formatCamera, formatPlace, formatSummary, formatUri, getPoint, renderFieldRow } from "./image-metadata.js";
 import { ImageViewer } from "./image-viewer.js";
 import { copyText, renderError } from "./notifications.js";
-import { buildSimilarQuery, EMPTY_QUERY } from "./query.js";
+import { buildNearQuery, buildSimilarQuery, EMPTY_QUERY } from "./query.js";
 import { buildHref, buildSearchHref } from "./routes.js";
 import { createTile } from "./tile.js";
 
@@ -206,6 +206,7 @@ export class ImageView {
     this.app.renderTitle();
     this.viewer.show({ ...image, ...getSize(image), found });
     setText(summary, formatSummary(facts));
+    this.#renderPlace(facts);
     setText(folder, facts.folder ? `in ${escapeControls(facts.folder)}` : "");
     setText(caption, image.caption ? escapeControls(image.caption) : "");
     text.replaceChildren(...image.text.flatMap((line) => [renderLine(line, found.includes(line)), "\n"]));
@@ -218,6 +219,18 @@ export class ImageView {
     tokens.pieces.hidden = !image.tokens.some(([token]) => isPiece(token));
     metadata.replaceChildren(renderFieldRow(["uri", image.uri]), ...Object.entries(facts).map(renderFieldRow));
     this.#renderTokens(image);
+  }
+
+  /** Shows with what and where a photo was taken, with a search for others from there. */
+  #renderPlace(/** @type {ImageFacts} */ facts) {
+    const { camera, place, placeRow, near } = this.layout;
+    const point = getPoint(facts);
+    setText(camera, formatCamera(facts));
+    setText(place, formatPlace(facts));
+    camera.hidden = !camera.textContent;
+    placeRow.hidden = !place.textContent;
+    near.hidden = !point;
+    if (point) setProps(near, { href: buildSearchHref(buildNearQuery(point)), title: "Images from up to 10 km around" });
   }
 
   #renderTokens(/** @type {ImageResponse} */ image) {

@@ -35,16 +35,14 @@ const listPlaces = (/** @type {string} */ text) => text.match(PLACES) ?? [];
 
 /** Whether there is something to rank by. @param {Query} query */
 export const hasRanking = (query) =>
-  Boolean(query.text.replace(PLACES, "").trim() || query.like || query.vector.length || [...query.factors.values()].some(Boolean));
+  Boolean(
+    query.text.replace(PLACES, "").trim() || query.like || query.vector.length || [...query.factors.values()].some(Boolean),
+  );
 
 /** Whether something narrows the result. @param {Query} query */
 export const hasConditions = (query) =>
   Boolean(
-    query.filters.size ||
-      query.require.length ||
-      query.exclude.length ||
-      query.filter.trim() ||
-      listPlaces(query.text).length,
+    query.filters.size || query.require.length || query.exclude.length || query.filter.trim() || listPlaces(query.text).length,
   );
 
 /** Whether it shows the start page. @param {Query} query */
@@ -170,10 +168,9 @@ export const quotePart = (query, part) =>
   );
 
 /** Removes a part of the text. @param {Query} query @param {string} part */
-export const removePart = (query, part) =>
-  setQueryText(query, query.text.replace(part, "").replace(/\s+/g, " ").trim());
+export const removePart = (query, part) => setQueryText(query, query.text.replace(part, "").replace(/\s+/g, " ").trim());
 
-/** The query for images near a place. @param {Point} point @returns {Query} */
+/** The query for images near a place. @param {GeoPoint} point @returns {Query} */
 export const buildNearQuery = ({ lat, lon }) => ({ ...EMPTY_QUERY, text: `near:${lat},${lon},10km` });
 
 /** Adds a word to the text. @param {Query} query @param {string} word */

@@ -207,7 +207,7 @@ interface CoverageReport {
 
 /** The fields of an image. */
 /** A point on the Earth in degrees. */
-interface Point {
+interface GeoPoint {
   lat: number;
   lon: number;
 }
@@ -220,6 +220,15 @@ interface ImageFacts {
   folder?: string;
   taken_at?: string;
   modified_at?: string;
+  camera?: string;
+  lens?: string;
+  iso?: number;
+  aperture?: number;
+  exposure_s?: number;
+  focal_mm?: number;
+  place?: string;
+  country?: string;
+  location?: unknown;
   [field: string]: unknown;
 }
 

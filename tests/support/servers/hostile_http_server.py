@@ -100,6 +100,7 @@ def serve_page(
     root_path: str = "",
     coverage: CoverageReport | None = None,
     teach: bool = False,
+    strips_location: bool = False,
 ) -> Iterator[PageClient]:
     """Serve a page within the context."""
     observer = observer or ServerTelemetry()
@@ -107,7 +108,7 @@ def serve_page(
     site = ServerConfig(
         index=index,
         load_encoder=partial(load_query_encoder, index=index, model_name=model),
-        roots=AllowedRoots.from_folders(roots),
+        roots=AllowedRoots.from_folders(roots, strips_location=strips_location),
         limits=limits or ServerLimits(),
         hooks=observer.hooks,
         extra_routes=observer.routes,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.corpora.camera_photos import LISBON_XMP, build_camera_photo
 from support.corpora.documents import build_pdf
 
 from stair_es.sources.io.uris import to_file_uri
+from stair_es.web.errors import RequestRejected
 from stair_es.web.originals import AllowedRoots, DownloadResponse, build_content_disposition, build_file_name, open_download
 
 
@@ -93,3 +96,29 @@ def test_the_header_is_ascii_and_has_the_whole_name() -> None:
     header = build_content_disposition("桜 ñ.jpg")
     assert header == "attachment; filename=\"_ _.jpg\"; filename*=UTF-8''%E6%A1%9C%20%C3%B1.jpg"
     header.encode("ascii")
+
+
+def test_downloads_without_where_they_were_taken(photo_root: Path) -> None:
+    roots, path = AllowedRoots.from_folders([photo_root], strips_location=True), photo_root / "lisbon.jpg"
+    path.write_bytes(build_camera_photo(xmp=LISBON_XMP.encode()))
+    download = open_download(roots, to_file_uri(path), 1_000_000, 10_000)
+    assert download is not None
+    with download.file as file:
+        data = b"".join(download.read_chunks())
+        assert len(data) == download.size_bytes == path.stat().st_size
+    assert file.closed
+    assert b"GPSLatitude" not in data
+    with Image.open(io.BytesIO(data)) as image:
+        assert dict(image.getexif().get_ifd(0x8825)) == {}
+        assert image.getexif()[0x0110] == "Canon EOS 80D"
+    plain = open_download(roots, to_file_uri(photo_root / "red.png"), 10_000, 1000)
+    assert plain is not None
+    assert plain.file.read() == (photo_root / "red.png").read_bytes()
+    plain.file.close()
+
+
+def test_what_keeps_its_location_is_not_sent(photo_root: Path) -> None:
+    roots, uri = AllowedRoots.from_folders([photo_root], strips_location=True), to_file_uri(photo_root / "lease.pdf")
+    with pytest.raises(RequestRejected) as caught:
+        open_download(roots, f"{uri}#page=1", 10_000, 4_200_000)
+    assert (caught.value.response.status, caught.value.response.code) == (403, "location-not-removable")
