@@ -142,7 +142,8 @@ def _has_data(each: UnfoldedObject, spec: DashboardSpec) -> bool:
         return False
     if _COUNT_BARS in bars and spec.token_counts[0] == spec.token_counts[1]:
         return False
-    if not spec.colors and '"field":"colors"' in dump_compact_json(each["attributes"]):
+    missing = [*([] if spec.colors else ["colors"]), *([] if spec.locations else ["location"])]
+    if any(f'"field":"{field}"' in dump_compact_json(each["attributes"]) for field in missing):
         return False
     if spec.has_token_index:
         return True

@@ -82,6 +82,8 @@ class DashboardSpec:
     thumbnails: bool = True
     colors: bool = True
     """Whether documents have `colors`, also in the token index."""
+    locations: bool = True
+    """Whether documents say where images were taken."""
 
     def __post_init__(self) -> None:
         check_alias_name(self.name)  # patterns are rejected, too: the token index and the ids of the objects derive from the name
@@ -183,7 +185,9 @@ def _read_fields(cluster: Cluster, name: str) -> tuple[PatternField, ...]:
 def _describe_images(cluster: Cluster, spec: DashboardSpec, time_field: TimeField | None) -> tuple[DashboardSpec, int]:
     """Return `spec` with the values of the index, and the number of images."""
     aggs: dict[str, Any] = {field: {"stats": {"field": field}} for field in ("taken_at", "ingested_at")}
-    aggs["captions"] = {"filter": {"exists": {"field": "caption"}}}
+    aggs |= {
+        name: {"filter": {"exists": {"field": field}}} for name, field in (("captions", "caption"), ("locations", "location"))
+    }
     response = cluster.search(spec.name, {"size": 0, "track_total_hits": True, "aggs": aggs}, retry=NO_RETRY)
     images, aggregations = int(response["hits"]["total"]["value"]), response["aggregations"]
     time_field = time_field or ("taken_at" if aggregations["taken_at"]["count"] * 2 > images else "ingested_at")
@@ -193,6 +197,7 @@ def _describe_images(cluster: Cluster, spec: DashboardSpec, time_field: TimeFiel
         time_field=time_field,
         interval="M" if first is None else choose_interval(first, last),
         captions=aggregations["captions"]["doc_count"] > 0,
+        locations=aggregations["locations"]["doc_count"] > 0,
         image_fields=_read_fields(cluster, spec.name),
     )
     return described, images

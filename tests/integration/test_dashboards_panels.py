@@ -6,7 +6,7 @@ import json
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,6 +197,15 @@ def check_colors(corpus: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -
     assert len(get_buckets(answer, "2")) > 3
 
 
+def check_map(corpus: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
+    assert count_locations(get_sources(answer)) == count_locations(corpus.docs.values())
+    assert all(source.keys() == {"location"} for source in get_sources(answer))
+
+
+def count_locations(sources: Iterable[Document]) -> Counter[tuple[float, float]]:
+    return Counter((source["location"]["lat"], source["location"]["lon"]) for source in sources if "location" in source)
+
+
 def check_average_weight(corpus: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     assert read_counts(answer, "tokens") == count_top([row["token"] for row in corpus.rows if is_whole(row["token"])], 25)
     for bucket in get_buckets(answer, "tokens"):
@@ -299,6 +308,7 @@ PANELS: dict[str, PanelCheck] = {
     "by-source": check_sources,
     "over-time": check_months,
     "colors": check_colors,
+    "map": check_map,
     "average-weight": check_average_weight,
     "in-numbers": check_token_table,
     "distribution": check_distribution,
@@ -488,6 +498,12 @@ def check_drawn_sources(corpus: ChartCorpus, marks: Marks) -> None:
         assert parse_percent(dot["Part"]) == pytest.approx(100 * both / images[dot["Source"]], abs=0.051)
 
 
+def check_drawn_map(corpus: ChartCorpus, marks: Marks) -> None:
+    cells = {(float(mark["Latitude"]), float(mark["Longitude"])): int(mark["Images"]) for mark in marks if "Images" in mark}
+    assert cells == count_locations(corpus.docs.values())
+    assert len(cells) == 2
+
+
 def check_drawn_averages(corpus: ChartCorpus, marks: Marks) -> None:
     averages = {mark["Word"]: float(mark["Average weight"]) for mark in marks if "Average weight" in mark}
     assert set(averages) == {word for word, _ in count_top([row["token"] for row in corpus.rows if is_whole(row["token"])], 25)}
@@ -508,6 +524,7 @@ def check_drawn_image(corpus: ChartCorpus, marks: Marks) -> None:
 DRAWN: dict[str, Callable[[ChartCorpus, Marks], None]] = {
     "together": check_drawn_pairs,
     "by-source": check_drawn_sources,
+    "map": check_drawn_map,
     "average-weight": check_drawn_averages,
     "one-image": check_drawn_image,
 }

@@ -1,6 +1,6 @@
 """The sample photos as a corpus that has something to see on every panel.
 
-Three sources, days on which they were taken, one image without any word, and one of pieces of words.
+Three sources, days on which and two places where they were taken, one image without any word, and one of pieces of words.
 
     python tests/support/corpora/dashboard_corpus.py URL INDEX
 """
@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from stair_es.cli.main import app
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
+from support.corpora.camera_photos import build_camera_exif
 from support.corpora.ingest_sources import PHOTOS
 
 PLACES = {
@@ -47,7 +48,9 @@ THINGS = {
 KINDS = ("animals", "places", "things")
 WORDLESS = "nothing-to-say"
 PIECES = {"##sca": 0.5, "##pe": 0.25, "w": 0.125, "7": 0.0625}
-_DATE_TIME = 306
+LOCATIONS = {"animals": (46.95, 7.44), "places": (38.71, -9.14)}
+"""Kind -> where its photos were taken; things were nowhere."""
+_DATE_TIME, _GPS = 306, 0x8825
 _UNDATED = 7
 """Every photo with this interval has no date."""
 
@@ -66,6 +69,8 @@ def copy_dated_photos(folder: Path, every: int = 1) -> Iterator[Path]:
             exif = image.getexif()
             if number % _UNDATED:
                 exif[_DATE_TIME] = f"2024:{1 + number % 11:02d}:{1 + number % 27:02d} 12:00:00"
+            if location := LOCATIONS.get(get_kind(photo)):
+                exif.get_ifd(_GPS).update(build_camera_exif(location).get_ifd(_GPS))
             image.save(target, quality=92, exif=exif)
     yield from (folder / kind for kind in KINDS)
 
@@ -94,7 +99,7 @@ def ingest_corpus(
 
 
 def _ingest(url: str, index: str, *more: str) -> None:
-    result = CliRunner().invoke(app, ["ingest", *more, "--index", index, "--url", url])
+    result = CliRunner().invoke(app, ["ingest", *more, "--index", index, "--url", url, "--enrich", "exif:location=2"])
     if result.exit_code != 0:
         raise RuntimeError(f"{result.output}\n{result.exception!r}")
 

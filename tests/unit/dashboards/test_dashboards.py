@@ -22,6 +22,7 @@ SPECS = [
     DashboardSpec(name="photos", has_token_index=False),
     DashboardSpec(name="photos", captions=True, thumbnails=False, time_field="taken_at", interval="y"),
     DashboardSpec(name="photos", colors=False),
+    DashboardSpec(name="photos", locations=False),
     DashboardSpec(name="photos", interval=None, token_counts=(64, 64), name_field="uri", page_url="http://localhost:8000"),
 ]
 NAMES = ["photos", "photos-tokens", "my.photos", "my-photos", "my_photos", "фото", "日本", "a" * 200, "a" * 199]
@@ -128,6 +129,10 @@ def test_without_a_token_index_charts_omit_it_with_a_hint() -> None:
     others = [each for each in objects if not each["id"].endswith("-about")]
     assert "photos-tokens" not in to_ndjson(others)
     assert "--index photos --token-index" in get_markdown(objects)
+
+
+def test_the_map_is_optional() -> None:
+    assert "location" not in to_ndjson(build_objects(spec=replace(PHOTOS, locations=False)))
 
 
 def test_colors_are_optional() -> None:
