@@ -5,12 +5,16 @@ dot), and newer versions reject it; some reject an empty name. So `.` is written
 `%`. Everything else, `##ing` and Unicode included, stays unchanged.
 """
 
+import re
 import unicodedata
+
+WORD_PARTS = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+"""Words of a text, as they are searched in captions and labels: `t-shirt` is one."""
 
 
 def normalize_label(text: str) -> str:
-    """Return a label as it is stored and searched: in lower case, with single spaces instead of underscores."""
-    return " ".join(unicodedata.normalize("NFC", text).lower().replace("_", " ").split())
+    """Return a label as it is stored and searched: its words in lower case, without punctuation (`st bernard`)."""
+    return " ".join(WORD_PARTS.findall(unicodedata.normalize("NFC", text).lower()))
 
 
 def escape_feature(token: str) -> str:

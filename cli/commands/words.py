@@ -132,7 +132,7 @@ def show_words_command(
     if labels and (unused or policy or model):
         raise OptionConflict("--labels excludes --unused, --policy and --model", "They are about the words of the model.")
     if policy:
-        _check_policy_path(policy)
+        check_policy_path(policy)
     from stair_es.cluster.documents.document import LABELS_FIELD
     from stair_es.inspection.vocabulary_stats import DocumentSample, ModelVocabulary, load_model_vocabulary
     from stair_es.model.base import ModelSpec
@@ -217,7 +217,7 @@ def _write_policy(path: Path, view: VocabularyView, current: TokenPolicy | None)
     print_notice(f"{path}: mutes {len(policy.mute):,} words{note}. Preview it: stair-es policy plan {shlex.quote(str(path))}")
 
 
-def _check_policy_path(path: Path) -> None:
+def check_policy_path(path: Path) -> None:
     """Check that the file can be written, before a long scan."""
     if path.exists():
         raise _build_exists_error(path)

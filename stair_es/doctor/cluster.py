@@ -12,6 +12,7 @@ from rich import filesize
 from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.cluster.metadata.index_metadata import get_index_meta, get_token_index_meta
 from stair_es.cluster.metadata.names import list_other_aliases, make_build_alias_prefix
+from stair_es.cluster.metadata.policy_state import LABELS_POLICY
 from stair_es.cluster.token_index.index import make_token_alias, make_token_index_name
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES, MAX_CLAUSES
 from stair_es.doctor.facts import HEALTH_RIGHT, SETTINGS_RIGHT, ClusterFacts, IndexFacts
@@ -275,10 +276,11 @@ def _count_fields(properties: Mapping[str, Any]) -> int:
 
 def evaluate_policy_change(alias: str, name: str, index: Mapping[str, Any]) -> Iterator[CheckResult]:
     """Yield an unfinished change of the token policy."""
-    operation = (get_index_meta(index).get("policy") or {}).get("pending_operation")
-    if operation:
-        command = f"stair-es policy {operation}{' FILE' if operation == 'apply' else ''} --index {alias}"
-        yield CheckResult.warn("policy", f"{operation} of the token policy of {name} is running or was interrupted", command)
+    for key, option, of in (("policy", "", "token policy"), (LABELS_POLICY, " --labels", "policy of labels")):
+        operation = (get_index_meta(index).get(key) or {}).get("pending_operation")
+        if operation:
+            command = f"stair-es policy {operation}{' FILE' if operation == 'apply' else ''} --index {alias}{option}"
+            yield CheckResult.warn("policy", f"{operation} of the {of} of {name} is running or was interrupted", command)
 
 
 def evaluate_token_index(facts: IndexFacts) -> Iterator[CheckResult]:

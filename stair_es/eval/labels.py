@@ -30,11 +30,10 @@ from stair_es.labels.importer import list_reference_keys
 from stair_es.labels.rows import find_references, open_label_source
 from stair_es.search.dsl.select import TOKENS_FIELD
 from stair_es.sources.base import ListingFailure
-from stair_es.token_policy import TokenPolicy
 from stair_es.types import ProgressCallback, SparseVector
 
 MIN_IMAGES, MIN_MARKS, MIN_FLOOR_IMAGES = 5, 5, 10
-"""With fewer images, marks, or images above a floor, nothing is said."""
+"""With fewer images, marks, or images or marks above a floor, nothing is said."""
 _FLOORS = (0.0, *(percent / 100 for percent in range(50, 100, 5)))
 """Confidences below which a label may be rejected."""
 _CHANCE, _REJECTED_AREA, _Z95 = 0.5, 0.65, 1.96
@@ -149,16 +148,6 @@ def assess_labels(
         progress(done, len(order))
 
 
-def build_label_policy(rows: Iterable[LabelRow], name: str) -> TokenPolicy:
-    """Build the policy of labels that follows from their verdicts: it mutes some, and sets a floor for others."""
-    rows = list(rows)
-    return TokenPolicy(
-        name=name,
-        mute=tuple(row.label for row in rows if row.verdict == "reject"),
-        floor={row.label: row.floor for row in rows if row.floor},
-    )
-
-
 @dataclass(frozen=True)
 class _Evidence:
     corpus: LabeledCorpus
@@ -170,18 +159,12 @@ class _Evidence:
     """Place in the corpus -> whether the label is right."""
 
     @property
-    def has_others(self) -> bool:
+    def has_both(self) -> bool:
         """Whether there are images with the label, and without it."""
-        return MIN_IMAGES <= len(self.places_N) <= len(self.corpus.vectors) - MIN_IMAGES
+        return min(len(self.places_N), len(self.corpus.vectors) - len(self.places_N)) >= MIN_IMAGES
 
-    def compute_scores(self, text: SparseVector) -> Doubles | None:
-        """Return the scores of all images by the text of the label."""
-        return self.index.compute_scores(text) if self.has_others and len(text) else None
-
-    def compute_coherence_scores(self) -> Doubles | None:
-        """Return the scores of all images by the mean of the images with the label, each without itself."""
-        if not self.has_others:
-            return None
+    def compute_coherence_scores(self) -> Doubles:
+        """Compute the scores of all images by the mean of the images with the label, each without itself."""
         sums: Counter[str] = Counter()
         for place in self.places_N:
             sums.update(self.corpus.vectors[place].to_dict())
@@ -197,35 +180,67 @@ class _Evidence:
         return [place for place, weight in zip(self.places_N, self.weights_N, strict=True) if weight >= floor]
 
 
+class _Separation:
+    """How well scores tell the images with a label from those without it."""
+
+    def __init__(self, scores_N: Doubles, evidence: _Evidence) -> None:
+        without = np.ones(len(scores_N), dtype=bool)
+        without[list(evidence.places_N)] = False
+        self._evidence, self._scores_N, self._others = evidence, scores_N, np.sort(scores_N[without])
+        self.area = self._compute_area(evidence.places_N)
+
+    def _compute_area(self, places: Sequence[int]) -> float:
+        """Compute the area under the ROC curve of some of the labeled images."""
+        own = self._scores_N[list(places)]
+        below = np.searchsorted(self._others, own, side="left") + np.searchsorted(self._others, own, side="right")
+        return float(below.mean() / 2 / len(self._others))
+
+    def find_floor(self, target: float) -> float | None:
+        """Find the lowest confidence from which the area reaches a target, by more than chance."""
+        for floor in _FLOORS:
+            chosen = self._evidence.select_places(floor)
+            if floor and len(chosen) < MIN_FLOOR_IMAGES:
+                return None
+            area = self._compute_area(chosen)
+            if area >= target and area - _Z95 * _compute_standard_error(area, len(chosen), len(self._others)) > _CHANCE:
+                return floor
+        return None
+
+    @property
+    def is_low(self) -> bool:
+        """Whether the area is certainly low."""
+        error = _compute_standard_error(self.area, len(self._evidence.places_N), len(self._others))
+        return self.area + _Z95 * error < _REJECTED_AREA
+
+
 def _assess_label(
     label: str, evidence: _Evidence, encode_label: Callable[[str], SparseVector], targets: LabelTargets
 ) -> LabelRow:
-    by_text, by_pictures = evidence.compute_scores(encode_label(label)), evidence.compute_coherence_scores()
-    agreement, coherence = (
-        None if scores_N is None else _compute_area(scores_N, evidence.places_N, evidence.places_N)
-        for scores_N in (by_text, by_pictures)
-    )
-    precision = sum(evidence.marks.values()) / len(evidence.marks) if evidence.marks else None
+    by_text = by_pictures = None
+    if evidence.has_both:
+        by_pictures = _Separation(evidence.compute_coherence_scores(), evidence)
+        text = encode_label(label)
+        by_text = _Separation(evidence.index.compute_scores(text), evidence) if len(text) else None
     row = LabelRow(
         label=label,
         images=len(evidence.places_N),
         mean_weight=math.fsum(evidence.weights_N) / len(evidence.weights_N),
-        agreement=agreement,
-        coherence=coherence,
+        agreement=None if by_text is None else by_text.area,
+        coherence=None if by_pictures is None else by_pictures.area,
         marks=len(evidence.marks),
-        precision=precision,
+        precision=sum(evidence.marks.values()) / len(evidence.marks) if evidence.marks else None,
         verdict="unclear",
     )
     if len(evidence.marks) >= MIN_MARKS:
-        return _judge(row, "marks", _find_precise_floor(evidence, targets.precision), is_rejected=True)
-    basis: Literal["agreement", "coherence"] = "coherence" if by_text is None else "agreement"
-    scores_N = by_pictures if by_text is None else by_text
-    if scores_N is None:
+        _, most = _compute_wilson_interval(sum(evidence.marks.values()), len(evidence.marks))
+        floor = _find_precise_floor(evidence, targets.precision)
+        return _judge(row, "marks", floor, is_rejected=most < targets.precision)
+    if by_pictures is None:
         return row
-    floor = _find_clear_floor(evidence, scores_N, targets.area)
-    area = _compute_area(scores_N, evidence.places_N, evidence.places_N)
-    error = _compute_standard_error(area, len(evidence.places_N), len(evidence.corpus.vectors) - len(evidence.places_N))
-    return _judge(row, basis, floor, is_rejected=area + _Z95 * error < _REJECTED_AREA)
+    is_rejected = by_pictures.is_low and (by_text is None or by_text.is_low)
+    if by_text is None:
+        return _judge(row, "coherence", by_pictures.find_floor(targets.area), is_rejected=is_rejected)
+    return _judge(row, "agreement", by_text.find_floor(targets.area), is_rejected=is_rejected)
 
 
 def _judge(
@@ -240,33 +255,24 @@ def _judge(
 
 
 def _find_precise_floor(evidence: _Evidence, target: float) -> float | None:
+    """Find the lowest confidence from which enough marks are right; above 0 they must be so by more than all of them are."""
+    share = sum(evidence.marks.values()) / len(evidence.marks)
     for floor in _FLOORS:
         found = [evidence.marks[place] for place in evidence.select_places(floor) if place in evidence.marks]
-        if len(found) >= MIN_MARKS and sum(found) >= target * len(found):
-            return floor
-    return None
-
-
-def _find_clear_floor(evidence: _Evidence, scores_N: Doubles, target: float) -> float | None:
-    """Find the lowest floor from which the images with a label are told from those without it, by more than chance."""
-    others = len(evidence.corpus.vectors) - len(evidence.places_N)
-    for floor in _FLOORS:
-        chosen = evidence.select_places(floor)
-        if floor and len(chosen) < MIN_FLOOR_IMAGES:
+        if len(found) < (MIN_FLOOR_IMAGES if floor else MIN_MARKS):
             return None
-        area = _compute_area(scores_N, chosen, evidence.places_N)
-        if area >= target and area - _Z95 * _compute_standard_error(area, len(chosen), others) > _CHANCE:
+        least, _ = _compute_wilson_interval(sum(found), len(found))
+        if sum(found) >= target * len(found) and (not floor or least > share):
             return floor
     return None
 
 
-def _compute_area(scores_N: Doubles, chosen: Sequence[int], labeled: Sequence[int]) -> float:
-    """Compute the area under the ROC curve of the chosen images among those without the label."""
-    without = np.ones(len(scores_N), dtype=bool)
-    without[list(labeled)] = False
-    others, own = np.sort(scores_N[without]), scores_N[list(chosen)]
-    below = np.searchsorted(others, own, side="left") + np.searchsorted(others, own, side="right")
-    return float(below.mean() / 2 / len(others))
+def _compute_wilson_interval(right: int, count: int) -> tuple[float, float]:
+    """Compute the 95 % interval of a share: Wilson 1927."""
+    share, square = right / count, _Z95 * _Z95
+    middle = share + square / (2 * count)
+    half = _Z95 * math.sqrt(share * (1 - share) / count + square / (4 * count * count))
+    return (middle - half) / (1 + square / count), (middle + half) / (1 + square / count)
 
 
 def _compute_standard_error(area: float, positives: int, negatives: int) -> float:
@@ -286,12 +292,13 @@ def _group_by_label(labels: Iterable[SparseVector]) -> tuple[dict[str, list[int]
 
 
 def _match_marks(corpus: LabeledCorpus, marks: Sequence[LabelMark]) -> defaultdict[str, dict[int, bool]]:
-    """Return the marks by label and place; the last one of several counts, and those of other images don't.
+    """Return the marks by label and place. The last one of several counts; those by the name of several images don't.
 
     Raises:
         UsageError: If no mark is about an image with labels.
     """
-    places = {key: place for place, keys in enumerate(corpus.keys) for key in keys}
+    named = Counter(key for keys in corpus.keys for key in keys)
+    places = {key: place for place, keys in enumerate(corpus.keys) for key in keys if named[key] == 1}
     marked = defaultdict[str, dict[int, bool]](dict)
     for references, label, right in marks:
         found = next((places[key] for key in list_reference_keys(references) if key in places), None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from stair_es.cluster.bulk.throttle import BulkPolicy
 from stair_es.cluster.documents.document import DocumentSettings
@@ -87,7 +87,7 @@ class IngestOptions:
         return tuple(f"{spec.name}={get_enricher(spec).version}" for spec in self.enrichers)
 
     @property
-    def field_types(self) -> dict[str, str]:
+    def field_types(self) -> dict[str, str | Mapping[str, Any]]:
         """The types of fields of enrichers that don't follow from their values."""
         types = (getattr(get_enricher(spec), "field_types", {}) for spec in self.enrichers)
         return {name: type_ for each in types for name, type_ in each.items()}

@@ -180,6 +180,7 @@ def build_worker_config(options: IngestOptions, model: Model, session: SinkSessi
         enrichers=options.enrichers,
         enricher_versions=options.enricher_versions,
         policy=session.choose_policy(options.policy),
+        labels_policy=session.labels_policy,
         forgotten=session.forgotten,
         bulk=options.bulk,
         hub_revisions=hub.get_revisions(),

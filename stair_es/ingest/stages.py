@@ -18,9 +18,11 @@ from stair_es.cluster.documents.document import (
     build_document,
     compute_document_fingerprint,
     make_content_id,
+    merge_labels,
 )
 from stair_es.errors import DecodeError, DeviceOutOfMemory, ReadError, RetryLater, StairError
-from stair_es.ingest.enrichers.base import EnricherInput, EnricherSpec, Enrichment, get_enricher, run_enricher
+from stair_es.ingest.enrichers.base import EnricherSpec
+from stair_es.ingest.enrichers.run import enrich_batch
 from stair_es.ingest.sinks.base import ForgottenGuard, SinkWriter, list_image_keys
 from stair_es.ingest.state import (
     Batch,
@@ -70,6 +72,8 @@ class WorkerConfig:
     """Determined once on the driver; part of each fingerprint."""
     policy: TokenPolicy | None = None
     """Token policy applied to the vectors; not part of the fingerprint."""
+    labels_policy: TokenPolicy | None = None
+    """That of labels of enrichers."""
     forgotten: ForgottenGuard | None = None
     """None if no image was ever forgotten."""
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
@@ -243,41 +247,9 @@ def _prepare_part(part: Batch, config: WorkerConfig) -> None:
     if config.enrichers:
         with part.time_stage("enrich"):
             for spec in config.enrichers:
-                _enrich_batch(part, spec)
+                enrich_batch(part, spec)
     for i, prepared in part.enumerate_state(Prepared):  # drop raw bytes before sending the batch to the encoder
-        part.images[i] = prepared.drop_bytes()
-
-
-def _enrich_batch(batch: Batch, spec: EnricherSpec) -> None:
-    images = batch.enumerate_state(Prepared)
-    inputs = [
-        EnricherInput(
-            uri=prepared.fetched.item.uri,
-            data=prepared.fetched.data,
-            pixels_HWC=prepared.decoded.pixels_HWC,
-            box=prepared.decoded.box,
-            thumbnail=prepared.decoded.thumbnail,
-            fields=prepared.fields,
-            size=(prepared.decoded.width, prepared.decoded.height),
-            exif=prepared.decoded.exif,
-        )
-        for _, prepared in images
-    ]
-    results = run_enricher(get_enricher(spec), spec.name, inputs) if inputs else []
-    for (i, prepared), result in zip(images, results, strict=True):
-        if isinstance(result, str):
-            batch.images[i] = Outcome(prepared.fetched.item, "failed", "enrich", result)
-        else:
-            batch.images[i] = _apply_enrichment(prepared, result)
-
-
-def _apply_enrichment(prepared: Prepared, enrichment: Enrichment) -> Prepared:
-    decoded = prepared.decoded
-    if enrichment.pixels_HWC is not None:
-        decoded = replace(decoded, pixels_HWC=enrichment.pixels_HWC)
-    if enrichment.thumbnail is not None:
-        decoded = replace(decoded, thumbnail=enrichment.thumbnail or None)
-    return replace(prepared, decoded=decoded, fields={**prepared.fields, **enrichment.fields})
+        part.images[i] = prepared.drop_bytes(merge_labels(prepared.fetched.label_fields, prepared.labels, config.labels_policy))
 
 
 def encode_batch(encoder: Encoder, batch: Batch) -> Batch:

@@ -88,10 +88,13 @@ class Prepared:
     fetched: Fetched
     decoded: DecodedImage
     fields: Mapping[str, Json]
+    labels: Mapping[str, float] = field(default_factory=dict)
+    """Of enrichers."""
 
-    def drop_bytes(self) -> Prepared:
-        """Return it without the bytes of its file, which only enrichers need."""
-        return replace(self, fetched=replace(self.fetched, data=b""), decoded=replace(self.decoded, exif=b""))
+    def drop_bytes(self, label_fields: Mapping[str, Json]) -> Prepared:
+        """Return it without the bytes of its file, which only enrichers need, and with the fields of its labels."""
+        fetched = replace(self.fetched, data=b"", label_fields=label_fields)
+        return replace(self, fetched=fetched, decoded=replace(self.decoded, exif=b""))
 
 
 @dataclass(frozen=True)

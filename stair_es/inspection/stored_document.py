@@ -18,7 +18,7 @@ from stair_es.types import SparseVector, is_utf8
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
 
-_SKIPPED_FIELDS = ("impacts", "thumbnail", ANNOTATION_FIELD)
+_SKIPPED_FIELDS = ("impacts", "thumbnail", "labels_undo", ANNOTATION_FIELD)
 """Large, or redundant with the tokens."""
 _SOURCE_FILTER = {"includes": ["*", "tokens"], "excludes": list(_SKIPPED_FIELDS)}
 """Elasticsearch 9 may exclude vectors from `_source`, unless they are included by name."""

@@ -12,35 +12,29 @@ from urllib.parse import urljoin
 
 from stair_es._itertools import batched
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.documents.document import (
-    LABEL_FIELDS,
-    build_label_fields,
-    parse_labels,
-)
-from stair_es.cluster.index.aliases import get_single_target
+from stair_es.cluster.documents.document import build_label_fields, parse_labels
 from stair_es.cluster.index.labels import (
-    FieldsChange,
+    LabelEdit,
+    LabelTarget,
     add_label_fields,
-    get_label_fields,
-    list_missing_label_fields,
-    write_label_fields,
+    check_label_target,
+    edit_labels,
+    get_label_target,
 )
-from stair_es.cluster.metadata.index_metadata import check_index_format, is_ingest_index
-from stair_es.cluster.metadata.names import check_alias_name, ensure_write_alias
-from stair_es.cluster.metadata.policy_state import LABELS_POLICY, parse_policy_state
-from stair_es.errors import IndexMismatch
+from stair_es.cluster.metadata.names import ensure_write_alias
+from stair_es.errors import UsageError
 from stair_es.ingest.sinks.forgotten import ForgottenList, make_entry_id
-from stair_es.labels.rows import LabeledImage, RowFailure
+from stair_es.labels.rows import MAX_LABELS, LabeledImage, RowFailure
 from stair_es.sources.io.uris import from_file_uri, get_scheme, to_file_uri
 from stair_es.token_policy import TokenPolicy
-from stair_es.types import ProgressCallback, SparseVector
+from stair_es.types import ProgressCallback, SparseVector, is_utf8
 
 _BATCH_IMAGES = 200
 _MAX_FOUND = 10_000
 """Documents of a search: what a cluster permits by default."""
 _ID = re.compile(r"[0-9a-f]{32}")
 _MAX_REFERENCE_CHARS = 8191
-_MAX_EXAMPLES = 5
+_MAX_EXAMPLES, _MAX_REASONS = 5, 100
 
 RowKind: TypeAlias = Literal["written", "unchanged", "failed", "forgotten"]
 DocumentKey: TypeAlias = tuple[str, str]
@@ -67,7 +61,7 @@ class ImportReport:
     alias: str
     counts: Counter[RowKind] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
-    """Label -> number of images that have it now."""
+    """Label -> number of images for which it was given."""
     reasons: Counter[str] = field(default_factory=Counter)
     examples: list[RowOutcome] = field(default_factory=list)
     """Some rows that failed."""
@@ -89,33 +83,32 @@ class RowOutcome(NamedTuple):
     where: str
     kind: RowKind
     reason: str = ""
-    image: LabeledImage | None = None
-    """None for a row that couldn't be read."""
+    image: LabeledImage | Mapping[str, Any] | None = None
+    """The image, or a row that couldn't be read."""
 
 
 class _Found(NamedTuple):
     id: str
     uri: str
-    labels: SparseVector
-    """As they were imported."""
-    fields: Mapping[str, Any]
-
-
-class _Target(NamedTuple):
-    name: str
-    policy: TokenPolicy | None
-    """Of its labels."""
-    forgotten: ForgottenList | None
-    """None if no image was ever forgotten."""
 
 
 class LabelImporter:
     """Imports labels into the index of an alias that `ingest` made."""
 
     def __init__(self, cluster: Cluster, alias: str, options: ImportOptions) -> None:
-        """Set the target. No request is sent."""
+        """Set the target. No request is sent.
+
+        Raises:
+            UsageError: If relative paths can't begin at the base.
+        """
         self._cluster, self._alias, self._options = cluster, alias, options
         self._seen: set[str] = set()
+        if options.base and not _list_keys("a/b", options.base):
+            raise UsageError(
+                f"not a folder or URL: {options.base!r}",
+                "Give the place where the paths in FILE begin.",
+                code="invalid-image-base",
+            )
 
     def import_labels(
         self, rows: Iterable[LabeledImage | RowFailure], progress: ProgressCallback = lambda done, total: None
@@ -123,106 +116,106 @@ class LabelImporter:
         """Import labels, and yield an outcome for each image, and for each row that can't be read.
 
         Raises:
-            IndexMismatch: If the alias has no index of `ingest`, or the index has other fields with the names of ours.
+            IndexMismatch: If the alias has no index of `ingest`, or the index has other fields with the names of ours; or, at the
+                end, if the index was replaced or the policy of labels changed meanwhile.
             ClusterError: If the cluster fails. What was written stays, and a repeated run completes it.
         """
-        target = self._open_target()
+        target = get_label_target(self._cluster, self._alias)
+        if not self._options.dry_run:
+            add_label_fields(self._cluster, target.name)
+            ensure_write_alias(self._cluster, target.name)
+        self._cluster.refresh(target.name)
+        images_forgotten = ForgottenList(self._cluster, self._alias)
+        forgotten = images_forgotten if images_forgotten.get_state() else None
         done = 0
         for batch in batched(rows, _BATCH_IMAGES):
             images = [row for row in batch if isinstance(row, LabeledImage)]
-            yield from (RowOutcome(row.where, "failed", row.reason) for row in batch if isinstance(row, RowFailure))
-            yield from self._import_batch(target, images)
+            yield from (RowOutcome(row.where, "failed", row.reason, row.row) for row in batch if isinstance(row, RowFailure))
+            yield from self._import_batch(target, images, forgotten)
             done += len(batch)
             progress(done, 0)
         if not self._options.dry_run:
             self._cluster.refresh(target.name)
+            check_label_target(self._cluster, self._alias, target)
 
-    def _open_target(self) -> _Target:
-        check_alias_name(self._alias)
-        name = get_single_target(self._cluster, self._alias)
-        found: Mapping[str, Any] = self._cluster.call(self._cluster.client.indices.get, index=name)[name]
-        if not is_ingest_index(found):
-            raise IndexMismatch(
-                f"index {name!r} (alias {self._alias!r}) was not made by stair-es ingest",
-                "Use an index made by `stair-es ingest`.",
-                code="foreign-index",
-            )
-        check_index_format(name, found)
-        list_missing_label_fields(found["mappings"].get("properties", {}), name)
-        if not self._options.dry_run:
-            add_label_fields(self._cluster, name)
-            ensure_write_alias(self._cluster, name)
-        self._cluster.refresh(name)
-        forgotten = ForgottenList(self._cluster, self._alias)
-        policy = parse_policy_state(found, name, LABELS_POLICY).policy
-        return _Target(name, policy, forgotten if forgotten.get_state() else None)
-
-    def _import_batch(self, target: _Target, images: Sequence[LabeledImage]) -> Iterator[RowOutcome]:
+    def _import_batch(
+        self, target: LabelTarget, images: Sequence[LabeledImage], forgotten: ForgottenList | None
+    ) -> Iterator[RowOutcome]:
         keys = [list_reference_keys(image.references, self._options.base) for image in images]
-        found = self._find_documents(target.name, {key for each in keys for key in each})
+        found = self._find_documents(target.name, keys)
         uris = [value for each in keys for name, value in each if name == "uri"]
-        left_out = target.forgotten.find_ids(map(make_entry_id, uris)) if target.forgotten else ()
-        changes = dict[str, FieldsChange]()
-        documents_of = dict[int, list[str]]()
-        outcomes = dict[int, RowOutcome]()
-        for place, (image, image_keys) in enumerate(zip(images, keys, strict=True)):
-            documents = next((found[key] for key in image_keys if key in found), [])
-            reason = self._find_problem(documents)
-            if reason:
-                is_forgotten = not documents and any(make_entry_id(value) in left_out for _, value in image_keys)
-                outcomes[place] = RowOutcome(image.where, "forgotten" if is_forgotten else "failed", reason, image)
-                continue
-            documents_of[place] = []
-            for document in documents:
-                self._seen.add(document.id)
-                fields = build_label_fields(self._merge(document.labels, image.labels), target.policy)
-                if fields != document.fields:
-                    documents_of[place].append(document.id)
-                    changes[document.id] = document.fields, fields
-        reasons = {} if self._options.dry_run else write_label_fields(self._cluster, target.name, changes)
+        left_out = forgotten.find_ids(map(make_entry_id, uris)) if forgotten else ()
+        labels_of, documents_of, reasons = dict[str, dict[str, float]](), dict[int, list[str]](), dict[int, str]()
         for place, image in enumerate(images):
-            if place not in outcomes:
-                reason = next((text for id_ in documents_of[place] if (text := reasons.get(id_))), "")
-                kind: RowKind = "failed" if reason else "written" if documents_of[place] else "unchanged"
-                outcomes[place] = RowOutcome(image.where, kind, reason, image)
-            yield outcomes[place]
+            documents = next((found[key] for key in keys[place] if key in found), [])
+            if reason := self._find_problem(documents):
+                is_forgotten = not documents and any(make_entry_id(value) in left_out for _, value in keys[place])
+                reasons[place] = "" if is_forgotten else reason
+                continue
+            documents_of[place] = [document.id for document in documents]
+            self._seen.update(documents_of[place])
+            for id_ in documents_of[place]:
+                _add_labels(labels_of.setdefault(id_, {}), image.labels)
+        edits = {id_: self._build_edit(labels, target.state.policy) for id_, labels in labels_of.items()}
+        edited = edit_labels(self._cluster, target.name, edits, dry_run=self._options.dry_run)
+        for place, image in enumerate(images):
+            if place in reasons:
+                yield RowOutcome(image.where, "failed" if reasons[place] else "forgotten", reasons[place], image)
+                continue
+            results = [edited[id_] for id_ in documents_of[place]]
+            failure = next((result.reason for result in results if result.reason), "")
+            is_changed = any(result.is_changed for result in results)
+            yield RowOutcome(image.where, "failed" if failure else "written" if is_changed else "unchanged", failure, image)
 
     def _find_problem(self, documents: Sequence[_Found]) -> str:
         if not documents:
             return "the index has no such image"
         if len({document.uri for document in documents}) > 1:
             return "several images have this file name: name them by their paths or URIs"
-        return "another row is about the same image" if documents[0].id in self._seen else ""
+        is_repeated = not self._options.keep and documents[0].id in self._seen
+        return "another row is about the same image" if is_repeated else ""
 
-    def _merge(self, stored: SparseVector, labels: Mapping[str, float]) -> SparseVector:
-        kept = stored.to_dict() if self._options.keep else {}
-        heavy = {label: weight for label, weight in labels.items() if weight >= self._options.min_weight}
-        return SparseVector.from_mapping({**kept, **{name: max(heavy[name], kept.get(name, 0.0)) for name in heavy}})
+    def _build_edit(self, labels: Mapping[str, float], policy: TokenPolicy | None) -> LabelEdit:
+        def edit(source: Mapping[str, Any]) -> Mapping[str, Any]:
+            merged = parse_labels(source).to_dict() if self._options.keep else {}
+            _add_labels(merged, {label: weight for label, weight in labels.items() if weight >= self._options.min_weight})
+            heaviest = SparseVector.from_mapping(merged).top(MAX_LABELS)
+            return build_label_fields(heaviest, policy)
 
-    def _find_documents(self, index: str, keys: Iterable[DocumentKey]) -> dict[DocumentKey, list[_Found]]:
+        return edit
+
+    def _find_documents(self, index: str, keys: Sequence[Sequence[DocumentKey]]) -> dict[DocumentKey, list[_Found]]:
+        """Find the documents by id and URI, and by file name those of which nothing else was found."""
+        found = self._search_documents(index, {key for each in keys for key in each if key[0] != "name"})
+        names = {key for each in keys if not any(other in found for other in each) for key in each if key[0] == "name"}
+        by_name = self._search_documents(index, names)
+        if sum(map(len, by_name.values())) >= _MAX_FOUND:  # others may be missing
+            by_name = {key: documents for name in names for key, documents in self._search_documents(index, {name}, 2).items()}
+        return {**{key: each for key, each in by_name.items() if key[0] == "name"}, **found}
+
+    def _search_documents(
+        self, index: str, keys: Iterable[DocumentKey], size: int = _MAX_FOUND
+    ) -> dict[DocumentKey, list[_Found]]:
         values: defaultdict[str, list[str]] = defaultdict(list)
         for name, value in sorted(keys):
             values[name].append(value)
         clauses = [{"ids": {"values": given}} if name == "_id" else {"terms": {name: given}} for name, given in values.items()]
         if not clauses:
             return {}
-        body = {
-            "size": _MAX_FOUND,
-            "query": {"bool": {"filter": [{"bool": {"should": clauses, "minimum_should_match": 1}}]}},
-            "_source": ["uri", "name", *LABEL_FIELDS],
-            "sort": ["_doc"],
-            "track_total_hits": False,
-        }
-        hits = self._cluster.search(index, body)["hits"]["hits"]
+        query = {"bool": {"filter": [{"bool": {"should": clauses, "minimum_should_match": 1}}]}}
+        body = {"size": size, "query": query, "_source": ["uri", "name"], "sort": ["_doc"], "track_total_hits": False}
         found: defaultdict[DocumentKey, list[_Found]] = defaultdict(list)
-        for hit in hits:
+        for hit in self._cluster.search(index, body)["hits"]["hits"]:
             source = hit["_source"]
-            document = _Found(hit["_id"], str(source.get("uri", "")), parse_labels(source), get_label_fields(source))
+            document = _Found(hit["_id"], str(source.get("uri", "")))
             for key in (("_id", document.id), ("uri", document.uri), ("name", str(source.get("name", "")))):
-                found[key].append(document)
-        if len(hits) == _MAX_FOUND:  # others with the same names may be missing
-            return {key: documents for key, documents in found.items() if key[0] != "name"}
+                if key[1] in values[key[0]]:
+                    found[key].append(document)
         return dict(found)
+
+
+def _add_labels(labels: dict[str, float], others: Mapping[str, float]) -> None:
+    labels |= {label: max(weight, labels.get(label, 0.0)) for label, weight in others.items()}
 
 
 def list_reference_keys(references: Iterable[str], base: str = "") -> list[DocumentKey]:
@@ -231,8 +224,15 @@ def list_reference_keys(references: Iterable[str], base: str = "") -> list[Docum
 
 
 def _list_keys(reference: str, base: str) -> list[DocumentKey]:
-    if len(reference) > _MAX_REFERENCE_CHARS:
+    if len(reference) > _MAX_REFERENCE_CHARS or not is_utf8(reference):
         return []
+    try:
+        return _resolve_keys(reference, base)
+    except (ValueError, OSError, RuntimeError):  # not a URL, or a path of this machine
+        return []
+
+
+def _resolve_keys(reference: str, base: str) -> list[DocumentKey]:
     scheme = get_scheme(reference)
     if scheme:
         return [("uri", to_file_uri(from_file_uri(reference)) if scheme == "file" else reference)]
@@ -252,9 +252,10 @@ def summarize_outcomes(outcomes: Iterable[RowOutcome], report: ImportReport) -> 
     for outcome in outcomes:
         report.counts[outcome.kind] += 1
         if outcome.kind == "failed":
-            report.reasons[outcome.reason] += 1
+            known = outcome.reason in report.reasons or len(report.reasons) < _MAX_REASONS
+            report.reasons[outcome.reason if known else "other reasons"] += 1
             if len(report.examples) < _MAX_EXAMPLES:
                 report.examples.append(outcome)
-        elif outcome.image is not None and outcome.kind != "forgotten":
+        elif isinstance(outcome.image, LabeledImage) and outcome.kind != "forgotten":
             report.labels.update(outcome.image.labels)
         yield outcome

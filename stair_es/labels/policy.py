@@ -5,25 +5,24 @@ The rules are those of a token policy. Labels are few and small, so documents ar
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.document import LABELS_FIELD, build_label_fields, parse_labels, parse_token_vector
-from stair_es.cluster.index.aliases import get_single_target
 from stair_es.cluster.index.labels import (
-    FieldsChange,
     add_label_fields,
-    get_label_fields,
+    check_label_target,
+    edit_labels,
+    get_label_target,
     scan_labels,
-    write_label_fields,
     write_labels_policy,
 )
-from stair_es.cluster.metadata.policy_state import LABELS_POLICY, PolicyState, parse_policy_state
+from stair_es.cluster.metadata.names import ensure_write_alias
+from stair_es.cluster.metadata.policy_state import PolicyState
 from stair_es.cluster.policy.manager import PolicyRunResult
 from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview
 from stair_es.errors import UsageError
+from stair_es.feature_names import normalize_label
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import ProgressCallback
 
@@ -36,27 +35,31 @@ class LabelPolicyManager:
         self.cluster, self.alias = cluster, alias
 
     def get_state(self) -> tuple[str, PolicyState]:
-        """Get the name of the index, and the state of its policy.
+        """Get the name of the index, and the state of the policy of its labels.
 
         Raises:
-            IndexMismatch: If the alias doesn't point to one index.
+            IndexMismatch: If the alias has no index of `ingest`.
         """
-        name = get_single_target(self.cluster, self.alias)
-        found = self.cluster.call(self.cluster.client.indices.get_mapping, index=name)[name]
-        return name, parse_policy_state(found, name, LABELS_POLICY)
+        target = get_label_target(self.cluster, self.alias)
+        return target.name, target.state
 
     def preview_changes(
         self, policy: TokenPolicy | None, preview: PolicyPreview, progress: ProgressCallback = lambda done, total: None
     ) -> Iterator[DocumentChange]:
-        """Yield the documents whose labels a policy, or its removal, would change; `preview` gets the counts."""
-        name, _ = self.get_state()
-        self.cluster.refresh(name)
-        for sources in scan_labels(self.cluster, name):
+        """Yield the documents whose labels a policy, or its removal, would change; `preview` gets the counts.
+
+        Raises:
+            UsageError: As `apply_policy`.
+        """
+        _check_policy(policy)
+        target = get_label_target(self.cluster, self.alias)
+        self.cluster.refresh(target.name)
+        for sources in scan_labels(self.cluster, target.name) if target.has_labels else ():
             for id_, source in sources.items():
                 preview.examined += 1
-                applied = policy.apply(parse_labels(source)) if policy else None
-                before, rules = parse_token_vector(source.get(LABELS_FIELD)), applied.rules if applied else ()
-                after = applied.vector if applied else parse_labels(source)
+                original, before = parse_labels(source), parse_token_vector(source.get(LABELS_FIELD))
+                applied = policy.apply(original) if policy else None
+                after, rules = (applied.vector, applied.rules) if applied else (original, ())
                 if after != before:
                     preview.changed += 1
                     preview.emptied += not after
@@ -70,34 +73,47 @@ class LabelPolicyManager:
     ) -> dict[str, PolicyRunResult]:
         """Apply a policy to all labels, or remove it (None); returns the result of the index. It can be repeated.
 
-        The policy is recorded first, so that labels that are imported meanwhile get it, too.
+        The policy is recorded first: an import that runs meanwhile notices at its end, and asks to be repeated.
 
         Raises:
-            UsageError: If the policy teaches words: labels have no vectors to learn from.
+            UsageError: If the policy teaches words, for which labels have no vectors, or names what no label is called.
+            IndexMismatch: If the alias has no index of `ingest`; or, at the end, if it was replaced or got another policy.
             ClusterError: If the cluster fails. Labels that were changed stay changed.
         """
-        if policy and policy.teach:
-            raise UsageError(
-                "a policy of labels can't teach words", "Remove `teach` from the file.", code="labels-cannot-be-taught"
-            )
-        name, _ = self.get_state()
-        add_label_fields(self.cluster, name)
-        write_labels_policy(self.cluster, name, PolicyState(policy=policy, pending_operation="apply" if policy else "rollback"))
-        self.cluster.refresh(name)
-        outcomes, failed = Counter[str](), dict[str, str]()
-        for sources in scan_labels(self.cluster, name):
-            changes = {id_: change for id_, source in sources.items() if (change := _compute_change(source, policy)) is not None}
-            reasons = write_label_fields(self.cluster, name, changes)
-            failed |= {id_: reason for id_, reason in reasons.items() if reason is not None}
-            outcomes.update(changed=len(changes), unchanged=len(sources) - len(changes))
-            progress(outcomes.total(), 0)
-        self.cluster.refresh(name)
-        if not failed:
-            write_labels_policy(self.cluster, name, PolicyState(policy=policy))
-        changed = outcomes["changed"] - len(failed)
-        return {name: PolicyRunResult(changed=changed, unchanged=outcomes["unchanged"], failed=failed)}
+        _check_policy(policy)
+        target = get_label_target(self.cluster, self.alias)
+        name, changed, unchanged, failed = target.name, 0, 0, dict[str, str]()
+        if target.has_labels or policy:
+            add_label_fields(self.cluster, name)
+            ensure_write_alias(self.cluster, name)
+            state = PolicyState(policy=policy, pending_operation="apply" if policy else "rollback")
+            write_labels_policy(self.cluster, name, state)
+            self.cluster.refresh(name)
+            for sources in scan_labels(self.cluster, name):
+                outcomes = edit_labels(
+                    self.cluster, name, dict.fromkeys(sources, lambda source: build_label_fields(parse_labels(source), policy))
+                )
+                failed |= {id_: outcome.reason for id_, outcome in outcomes.items() if outcome.reason}
+                changed += sum(outcome.is_changed for outcome in outcomes.values())
+                unchanged += sum(not (outcome.is_changed or outcome.reason) for outcome in outcomes.values())
+                progress(changed + unchanged + len(failed), 0)
+            self.cluster.refresh(name)
+            check_label_target(self.cluster, self.alias, target._replace(state=state))
+            if not failed:
+                write_labels_policy(self.cluster, name, PolicyState(policy=policy))
+        return {name: PolicyRunResult(changed=changed, unchanged=unchanged, failed=failed)}
 
 
-def _compute_change(source: Mapping[str, Any], policy: TokenPolicy | None) -> FieldsChange | None:
-    stored, fields = get_label_fields(source), build_label_fields(parse_labels(source), policy)
-    return None if fields == stored else (stored, fields)
+def _check_policy(policy: TokenPolicy | None) -> None:
+    if policy is None:
+        return
+    if policy.teach:
+        raise UsageError("a policy of labels can't teach words", "Remove `teach` from the file.", code="labels-cannot-be-taught")
+    names = {*policy.mute, *policy.floor, *policy.cap, *policy.replacements, *policy.replacements.values()}
+    other = sorted(name for name in names if name != normalize_label(name))
+    if other:
+        raise UsageError(
+            f"no label is called {other[0]!r}",
+            f"Labels are in lower case and without punctuation: write {normalize_label(other[0])!r}.",
+            code="not-a-label-name",
+        )

@@ -22,10 +22,12 @@ from stair_es.types import QueryType, SparseVector
 Clause = dict[str, Any]
 ClauseBuilder: TypeAlias = Callable[[SparseVector, int], SparseQuery]
 """Builds the clause that scores documents by a vector, with a limit for the number of clauses."""
+_MIN_LABEL_WEIGHT = 0.249
+"""A label with a confidence below 0.25 isn't searched. Engines store a weight up to 0.39 % smaller."""
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 CAPTION_WORD = "caption:"
 """Begins the name of a clause for a word of a caption, in the `matched_queries` of a hit."""
-EXCLUDED_FIELDS = ["thumbnail", "policy_undo", "text_boxes"]
+EXCLUDED_FIELDS = ["thumbnail", "policy_undo", "labels_undo", "text_boxes"]
 """Large or internal fields that are left out of hits."""
 
 
@@ -171,10 +173,10 @@ def _build_word_score(word: CaptionWord, query: SearchQuery) -> Clause:
 
 
 def _list_label_clauses(word: CaptionWord, boost: float = 1.0) -> list[Clause]:
-    return [
-        {"rank_feature": {"field": f"{LABELS_FIELD}.{escape_feature(label)}", "boost": boost, "linear": {}}}
-        for label in word.labels
-    ]
+    """List the clauses of the labels that stand for a word, each without weights below `_MIN_LABEL_WEIGHT`."""
+    fields = [f"{LABELS_FIELD}.{escape_feature(label)}" for label in word.labels]
+    weighted = [{"rank_feature": {"field": field, "boost": boost, "linear": {}}} for field in fields]
+    return [{"function_score": {"query": clause, "min_score": _MIN_LABEL_WEIGHT * boost}} for clause in weighted]
 
 
 def build_text_condition(word: CaptionWord, query: SearchQuery) -> Clause:

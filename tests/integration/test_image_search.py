@@ -27,10 +27,10 @@ from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model.base import ModelSpec
+from stair_es.policy_file import parse_policy
 from stair_es.search import AsyncImageSearch, ImageSearch, QueryInputs, SearchOptions
 from stair_es.sources.base import ReadLimits, UrlPolicy
 from stair_es.sources.registry import open_source
-from stair_es.token_policy import parse_policy
 from stair_es.types import TokensType
 
 if TYPE_CHECKING:

@@ -84,7 +84,7 @@ def draw_policy(rng: np.random.Generator) -> TokenPolicy:
     caps = [*targets[:2], *mixed[11:16]]
     return TokenPolicy(
         mute=tuple(mixed[16:20]),
-        floor={word: float(rng.random()) + 1e-3 for word in [*targets[1:3], *mixed[14:16], *mixed[20:24]]},
+        floor={word: float(rng.random()) + 1e-3 for word in [targets[2], *mixed[20:24]]},
         cap={word: float(rng.random()) + 1e-3 for word in caps},
         rename=rename,
         merge=merge,

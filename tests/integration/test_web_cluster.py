@@ -25,9 +25,9 @@ from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import ClusterUnreachable, IndexMismatch
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
+from stair_es.policy_file import parse_policy
 from stair_es.retry import RetryPolicy
 from stair_es.search import index_cache
-from stair_es.token_policy import parse_policy
 
 READS = re.compile(r"/([^/_?]+/_(search|count|msearch|mget|mapping)|_nodes/_local)?")
 CAT = {"text": "a cat and a dog"}

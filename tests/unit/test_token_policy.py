@@ -17,8 +17,9 @@ from support.strategies import JSON_VALUES, build_vectors, mix_rarely
 
 from stair_es import SparseVector
 from stair_es.errors import ResourceError
+from stair_es.policy_file import load_policy, parse_policy
 from stair_es.taught_words import TaughtWord
-from stair_es.token_policy import MIN_WEIGHT, TokenPolicy, load_policy, parse_policy
+from stair_es.token_policy import MIN_WEIGHT, TokenPolicy
 
 WORDS = [*"abcdefghij", "", ".", "%", "##s", "a.b", "犬", "\ue000", "\U0001f600"]
 
@@ -31,13 +32,13 @@ def test_the_order_is_move_then_mute_then_cap_then_floor() -> None:
     policy = TokenPolicy(
         mute=("egyptian",),
         floor={"grass": 0.1, "sky": 0.6, "sun": 0.3},
-        cap={"dog": 0.5, "sky": 0.5},
+        cap={"dog": 0.5, "sky": 0.7},
         rename={"automobile": "car"},
         merge={"dog": ("dogs", "puppy")},
     )
-    applied = policy.apply(make_vector(dogs=0.9, egyptian=0.8, automobile=0.7, sky=0.6, sun=0.2, grass=0.1))
+    applied = policy.apply(make_vector(dogs=0.9, egyptian=0.8, automobile=0.7, sky=0.5, sun=0.2, grass=0.1))
     assert applied.vector == make_vector(car=0.7, dog=0.5, grass=0.1)
-    assert applied.rules == ("dogs -> dog", "automobile -> car", "mute egyptian", "cap dog", "cap sky", "floor sky", "floor sun")
+    assert applied.rules == ("dogs -> dog", "automobile -> car", "mute egyptian", "cap dog", "floor sky", "floor sun")
     assert set(policy.rules) == {*applied.rules, "puppy -> dog", "floor grass"}
     assert policy.tokens == ("automobile", "dog", "dogs", "egyptian", "grass", "puppy", "sky", "sun")
 
@@ -58,7 +59,7 @@ def draw_policy(draw: st.DrawFn) -> TokenPolicy:
     return TokenPolicy(
         name=draw(st.text()),
         mute=tuple(word for word, role in roles.items() if role == "mute"),
-        floor={word: draw(WEIGHTS) for word, role in roles.items() if role == "floor" or (role == "cap" and draw(st.booleans()))},
+        floor={word: draw(WEIGHTS) for word, role in roles.items() if role == "floor"},
         cap={word: draw(WEIGHTS) for word, role in roles.items() if role == "cap"},
         rename={word: draw(targets) for word, role in roles.items() if role == "rename"},
         merge=merge,
@@ -196,15 +197,16 @@ INVALID_RULES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"rename": {"a": "b"}, "mute": ["a"]}, "policy-token-replaced-twice", ["mute[0]", "rename.a"]),
     ({"rename": {"a": "b"}, "mute": ["b"]}, "policy-token-in-two-rules", ["mute[0]", "rename.a"]),
     ({"rename": {"a": "b"}, "cap": {"a": 1}}, "policy-token-replaced-twice", ["cap.a", "rename.a"]),
-    ({"mute": ["a"], "cap": {"a": 1}}, "policy-cap-of-muted", ["cap.a"]),
-    ({"mute": ["a"], "floor": {"a": 1}}, "policy-floor-of-muted", ["floor.a"]),
-    ({"floor": {"a": 0}}, "policy-floor-invalid", ["floor.a"]),
+    ({"mute": ["a"], "cap": {"a": 1}}, "policy-limit-of-muted", ["cap.a"]),
+    ({"mute": ["a"], "floor": {"a": 1}}, "policy-limit-of-muted", ["floor.a"]),
+    ({"floor": {"a": 2}, "cap": {"a": 1}}, "policy-floor-above-cap", ["floor.a"]),
+    ({"floor": {"a": 0}}, "policy-limit-invalid", ["floor.a"]),
     ({"floor": {"a": "1"}}, "policy-not-a-number", ["floor.a"]),
-    ({"cap": {"a": 0}}, "policy-cap-invalid", ["cap.a"]),
-    ({"cap": {"a": -1}}, "policy-cap-invalid", ["cap.a"]),
-    ({"cap": {"a": 1e-39}}, "policy-cap-invalid", ["cap.a"]),
-    ({"cap": {"a": float("nan")}}, "policy-cap-invalid", ["cap.a"]),
-    ({"cap": {"a": float("inf")}}, "policy-cap-invalid", ["cap.a"]),
+    ({"cap": {"a": 0}}, "policy-limit-invalid", ["cap.a"]),
+    ({"cap": {"a": -1}}, "policy-limit-invalid", ["cap.a"]),
+    ({"cap": {"a": 1e-39}}, "policy-limit-invalid", ["cap.a"]),
+    ({"cap": {"a": float("nan")}}, "policy-limit-invalid", ["cap.a"]),
+    ({"cap": {"a": float("inf")}}, "policy-limit-invalid", ["cap.a"]),
     ({"cap": {"a": 10**400}}, "policy-weight-too-large", ["cap.a"]),
     ({"cap": {"a": True}}, "policy-not-a-number", ["cap.a"]),
     ({"cap": {"a": "1"}}, "policy-not-a-number", ["cap.a"]),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX
-from stair_es.errors import UsageError
 
 from ...options import shared
 from ...options.connections import ConnectionArguments, open_cluster
@@ -18,9 +18,10 @@ from ...options.search import EncoderArguments
 from ...output.bars import escape_control, truncate_text
 from ...output.console import emit_json, print_notice, stdout
 from ...output.csv import CsvOption, emit_csv, select_output_format
+from ..words import check_policy_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from stair_es.eval.labels import LabelRow
     from stair_es.model.base import Encoder
@@ -77,7 +78,7 @@ def evaluate_labels_command(
 
     Agreement is the probability that an image with the label matches its text better than one without it, by the model; 0.5 is
     chance. Coherence is the same with the other images of the label instead of its text. Marks of people count more than both.
-    See docs/labels.md for the rules. Changes nothing in the index.
+    See docs/howto/labels.md for the rules. Changes nothing in the index.
     """
     from stair_es.eval.labels import LabelTargets, assess_labels, collect_labeled_images, read_label_marks, summarize_rows
     from stair_es.search.index_info import fetch_index_info
@@ -85,26 +86,19 @@ def evaluate_labels_command(
     from ...output.progress import show_evaluation_progress
 
     output_format = select_output_format(as_json=as_json, as_csv=as_csv)
-    if policy and policy.exists():
-        raise UsageError(f"{policy} already exists", "Use another name, or delete it first.", code="file-exists")
+    if policy:
+        check_policy_path(policy)
     known_marks = read_label_marks(marks) if marks else []
     targets = LabelTargets(area=agreement, precision=precision)
     with open_cluster(connection) as cluster, show_evaluation_progress() as progress:
         info = fetch_index_info(cluster, index)
         loaded = encoder.load_online(cluster, index)
         info.check_model(loaded.model_id)
-        corpus = collect_labeled_images(cluster, index, lambda done, total: progress("images", done, total), limit)
-        rows = list(
-            assess_labels(
-                corpus,
-                lambda label: _encode_label(loaded, info.policy, label),
-                known_marks,
-                targets,
-                lambda done, total: progress("labels", done, total),
-            )
-        )
+        corpus = collect_labeled_images(cluster, index, partial(progress, "images"), limit)
+        encode = partial(_encode_label, loaded, info.policy)
+        rows = list(assess_labels(corpus, encode, known_marks, targets, partial(progress, "labels")))
     if policy:
-        _write_policy(policy, rows)
+        _write_policy(policy, rows, info.labels_policy)
     if output_format == "json":
         emit_json(
             {"index": index, "images": len(corpus.vectors), **summarize_rows(rows), "rows": [asdict(row) for row in rows[:k]]}
@@ -128,15 +122,29 @@ def _encode_label(encoder: Encoder, policy: TokenPolicy | None, label: str) -> S
     return policy.rewrite_query(vector) if policy else vector
 
 
-def _write_policy(path: Path, rows: Sequence[LabelRow]) -> None:
-    from stair_es.eval.labels import build_label_policy
+def build_label_policy(rows: Iterable[LabelRow], current: TokenPolicy | None, name: str) -> tuple[TokenPolicy, tuple[str, ...]]:
+    """Build the policy that follows from verdicts, with the other rules of the labels; also return those it can't mute."""
+    from stair_es.inspection.token_stats import build_stop_word_policy
 
-    policy = build_label_policy(rows, path.stem)
-    if not policy.rules:
-        print_notice(f"no label is to be rejected: {path} was not written")
+    rows = list(rows)
+    policy, skipped = build_stop_word_policy([row.label for row in rows if row.verdict == "reject"], current, name)
+    kept = {*policy.mute, *policy.replacements}
+    floors = {row.label: row.floor for row in rows if row.floor and row.label not in kept}
+    floors = {label: floor for label, floor in floors.items() if floor <= policy.cap.get(label, floor)}
+    return replace(policy, floor={**policy.floor, **floors}), skipped
+
+
+def _write_policy(path: Path, rows: Sequence[LabelRow], current: TokenPolicy | None) -> None:
+    policy, skipped = build_label_policy(rows, current, path.stem)
+    if skipped:
+        names = ", ".join(map(escape_control, skipped))
+        print_notice(f"not muted, since the policy of the labels renames or merges them: {names}")
+    if policy.describe_rules() == (current.describe_rules() if current else {}):
+        print_notice(f"no other label is to be rejected: {path} was not written")
         return
     path.write_text(json.dumps(policy.to_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    print_notice(f"{path}: rejects {len(policy.mute):,} labels, and {len(policy.floor):,} below a confidence")
+    note = f", with the rules that the labels have ({current.label})" if current else ""
+    print_notice(f"{path}: rejects {len(policy.mute):,} labels, and {len(policy.floor):,} below a confidence{note}")
 
 
 def _format_rows(rows: Sequence[LabelRow], k: int, images: int) -> Iterator[str]:

@@ -124,8 +124,8 @@ class IngestArguments:
         from stair_es.cluster.bulk.throttle import BulkPolicy
         from stair_es.ingest.enrichers.base import EnricherSpec
         from stair_es.ingest.options import IngestOptions
+        from stair_es.policy_file import load_policy
         from stair_es.sources.image.decode import DecodeLimits
-        from stair_es.token_policy import load_policy
 
         source, execution = self.source.build_source_options(), self.execution
         enrichers = tuple(EnricherSpec.parse(text) for text in self.document.enrich or [])

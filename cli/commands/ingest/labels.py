@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -89,7 +89,7 @@ def ingest_labels_command(
 
     from ...output.progress import show_document_progress
 
-    if dead_letters is not None and any(Path(file) == dead_letters for file in files):
+    if dead_letters is not None and any(_names_file(file, dead_letters) for file in files):
         raise OptionConflict("FILE and --dead-letters name the same file", "Use another file for --dead-letters.")
     sources = [open_label_source(file) for file in files]
     options = ImportOptions(base=image_base, min_weight=min_confidence, keep=keep, dry_run=dry_run)
@@ -110,6 +110,11 @@ def ingest_labels_command(
         raise typer.Exit(EXIT_PARTIAL_FAILURE)
 
 
+def _names_file(argument: str, path: Path) -> bool:
+    """Return whether a FILE argument, perhaps a glob, names a file."""
+    return Path(argument).resolve() == path.resolve() or path.resolve().match(str(Path(argument).absolute()))
+
+
 def _open_letters(path: Path | None) -> IO[str] | nullcontext[None]:
     try:
         return path.open("w", encoding="utf-8") if path else nullcontext()
@@ -120,10 +125,16 @@ def _open_letters(path: Path | None) -> IO[str] | nullcontext[None]:
 
 
 def _write_letter(file: IO[str], outcome: RowOutcome) -> None:
-    """Write a row that failed in a form that can be imported."""
+    """Write a row that failed in a form that can be imported, or as it was if it couldn't be read."""
+    from stair_es.labels.rows import LabeledImage
+
     image = outcome.image
-    row = {"uri": image.references[0], "labels": dict(image.labels)} if image else {}
-    file.write(json.dumps({**row, "row": outcome.where, "reason": outcome.reason}, ensure_ascii=False) + "\n")
+    if isinstance(image, LabeledImage):
+        row: dict[str, Any] = {"references": list(image.references), "labels": dict(image.labels), "scale": 1}
+    else:
+        row = dict(image or {})
+    letter = {**row, "failed_row": outcome.where, "failed_reason": outcome.reason}
+    file.write(json.dumps(letter, ensure_ascii=True, default=str) + "\n")
 
 
 def _format_report(report: ImportReport, *, dry_run: bool) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX
-from stair_es.errors import EXIT_PARTIAL_FAILURE, UsageError
+from stair_es.errors import EXIT_PARTIAL_FAILURE, OptionConflict, UsageError
 
 from ...options import shared
 from ...options.connections import ConnectionArguments, open_cluster
@@ -159,7 +159,7 @@ def plan_policy_command(
     Reads the words of all documents that the policy may change, and changes nothing.
     """
     from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview, add_change_sample, preview_changes
-    from stair_es.token_policy import load_policy
+    from stair_es.policy_file import load_policy
 
     from ...output.progress import show_document_progress
 
@@ -218,10 +218,11 @@ def apply_policy_command(
 
     **Exit codes**: 0 on success; 3 if some documents failed; 1 if the run failed; 2 for a usage error.
     """
-    from stair_es.token_policy import load_policy
+    from stair_es.policy_file import load_policy
 
     policy = load_policy(file) if file else None
     if labels:
+        _check_label_options(requests_per_second, slices)
         _update_labels(index, connection, "applied", policy, as_json=as_json)
         return
     with _open_policy_run(index, connection) as manager:
@@ -255,6 +256,7 @@ def rollback_policy_command(
     **Exit codes**: 0 on success; 3 if some documents failed; 1 if the run failed; 2 for a usage error.
     """
     if labels:
+        _check_label_options(requests_per_second, slices, taught_words=taught_words)
         _update_labels(index, connection, "rolled back", None, as_json=as_json)
         return
     with _open_policy_run(index, connection) as manager:
@@ -280,6 +282,14 @@ def _open_label_run(index: str, connection: ConnectionArguments) -> Iterator[Lab
 
     with open_cluster(connection) as cluster:
         yield LabelPolicyManager(cluster, index)
+
+
+def _check_label_options(requests_per_second: float, slices: int, *, taught_words: bool = False) -> None:
+    if requests_per_second or slices or taught_words:
+        raise OptionConflict(
+            "--labels excludes --requests-per-second, --slices and --taught-words",
+            "They are about updates of the words, which run in the cluster.",
+        )
 
 
 def _update_labels(index: str, connection: ConnectionArguments, verb: str, policy: TokenPolicy | None, *, as_json: bool) -> None:

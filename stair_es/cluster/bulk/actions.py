@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import orjson
@@ -21,13 +22,15 @@ SerializedAction: TypeAlias = tuple[str, bytes]
 _PROBE = "stair-es-probe-"
 
 
-def build_index_action(id_: str, source: Mapping[str, Any]) -> SerializedAction:
-    """Build an `index` action.
+def build_index_action(
+    id_: str, source: Mapping[str, Any], options: Mapping[str, Any] = MappingProxyType({})
+) -> SerializedAction:
+    """Build an `index` action, with options such as `if_seq_no`.
 
     Raises:
         TypeError: If `source` can't be serialized as JSON.
     """
-    return id_, orjson.dumps({"index": {"_id": id_}}) + b"\n" + orjson.dumps(source) + b"\n"
+    return id_, orjson.dumps({"index": {"_id": id_, **options}}) + b"\n" + orjson.dumps(source) + b"\n"
 
 
 def build_update_action(id_: str, fields: Mapping[str, Any]) -> SerializedAction:
@@ -89,7 +92,7 @@ class ItemResult:
 
 
 WRITTEN_AGAIN = "it was written again after it was read"
-"""Reason why a document was not deleted: it no longer has the version that was to be deleted."""
+"""Reason why a document was not deleted or replaced: it no longer has the version that was to be."""
 NOT_MENTIONED = ItemResult("busy", "the response doesn't mention it")
 INDEX_NOT_MENTIONED = ItemResult("busy", "the response doesn't name its index")
 
@@ -120,6 +123,8 @@ def classify_item(kind: str, outcome: Mapping[str, Any], index: str) -> ItemResu
     reason = f"HTTP {status}: {format_cluster_error(error)}"
     if kind == "delete" and status == 409:
         return ItemResult("done") if "no document was found" in reason else ItemResult("failed", WRITTEN_AGAIN)
+    if kind == "index" and type_ == "version_conflict_engine_exception":  # only with `if_seq_no`
+        return ItemResult("failed", WRITTEN_AGAIN)
     if type_ == BLOCKED or status in BUSY_STATUSES or status >= 500 or status == 409:
         return ItemResult("busy", reason)
     if status in (401, 403):

@@ -98,6 +98,13 @@ class BulkWriter:
         """
         return self._write_actions(build_index_action, documents, chunk_bytes)
 
+    def replace(self, documents: Sequence[tuple[str, Mapping[str, Any]]], options: Mapping[str, Mapping[str, Any]]) -> BulkResult:
+        """Replace documents in the version of `if_seq_no` and `if_primary_term`, which `options` has by id.
+
+        One that was written again stays: its reason is `WRITTEN_AGAIN`.
+        """
+        return self._write_actions(lambda id_, source: build_index_action(id_, source, options[id_]), documents)
+
     def update(self, documents: Sequence[tuple[str, Mapping[str, Any]]]) -> BulkResult:
         """Update fields of existing documents; a missing document counts as done."""
         return self._write_actions(build_update_action, documents)

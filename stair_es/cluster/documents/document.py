@@ -205,6 +205,15 @@ def build_label_fields(labels: SparseVector, policy: TokenPolicy | None = None) 
     }
 
 
+def merge_labels(stored: Mapping[str, Any], labels: Mapping[str, float], policy: TokenPolicy | None = None) -> Mapping[str, Any]:
+    """Build the fields of the labels of a document and further ones; of two confidences for one, the higher counts."""
+    if not labels:
+        return stored
+    merged = parse_labels(stored).to_dict()
+    merged |= {label: max(weight, merged.get(label, 0.0)) for label, weight in labels.items()}
+    return build_label_fields(SparseVector.from_mapping(merged), policy)
+
+
 def parse_labels(source: Mapping[str, Any]) -> SparseVector:
     """Parse the labels of a stored document as they were imported, without the effects of a policy."""
     return _parse_undo(source.get("labels_undo")).restore(parse_token_vector(source.get(LABELS_FIELD)))

@@ -34,6 +34,11 @@ class WriteVersion:
         """Build the version from a hit or a document of a GET response."""
         return cls(int(doc["_seq_no"]), int(doc["_primary_term"]))
 
+    @property
+    def options(self) -> dict[str, int]:
+        """Options of a bulk action that changes this version of the document, and no later one."""
+        return {"if_seq_no": self.seq_no, "if_primary_term": self.primary_term}
+
 
 def paginate_hits(
     cluster: Cluster,
@@ -196,7 +201,7 @@ def _parse_scanned(hit: Mapping[str, Any]) -> IndexedDocument:
         id=hit["_id"],
         uri=fields["uri"][0],
         source=fields.get("source", [""])[0],
-        delete_options={"if_seq_no": version.seq_no, "if_primary_term": version.primary_term, **routing},
+        delete_options={**version.options, **routing},
     )
 
 

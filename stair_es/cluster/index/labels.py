@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
+from stair_es.cluster.bulk.actions import WRITTEN_AGAIN
 from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.documents.document import LABEL_FIELDS, LABELS_FIELD
-from stair_es.cluster.documents.read import get_documents_by_id, paginate_hits
+from stair_es.cluster.documents.document import LABEL_FIELDS, LABELS_FIELD, merge_labels, parse_labels
+from stair_es.cluster.documents.read import WriteVersion, get_documents_by_id, paginate_hits
+from stair_es.cluster.index.aliases import get_single_target
+from stair_es.cluster.metadata.index_metadata import check_index_format, get_index_identity, is_ingest_index
+from stair_es.cluster.metadata.names import check_alias_name
 from stair_es.cluster.metadata.policy_state import LABELS_POLICY, PolicyState, add_to_history, parse_policy_state
 from stair_es.errors import ClusterError, IndexMismatch
+from stair_es.token_policy import TokenPolicy
+
+logger = logging.getLogger(__name__)
 
 _PAGE_SIZE = 500
 _META_ATTEMPTS = 5
-FieldsChange: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]
-"""The fields of labels that a document has, and those that it is to have."""
+_MAX_EDITS = 20
+_GONE = "it was deleted meanwhile"
+LabelEdit: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+"""Returns the fields of labels that a document is to have, from its source; None for no change."""
+
+
+class EditOutcome(NamedTuple):
+    """What became of the labels of a document."""
+
+    is_changed: bool
+    reason: str = ""
+    """Why they couldn't be changed."""
 
 
 def list_missing_label_fields(properties: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -34,6 +52,52 @@ def list_missing_label_fields(properties: Mapping[str, Any], name: str) -> dict[
     return {own: dict(definition) for own, definition in LABEL_FIELDS.items() if own not in properties}
 
 
+class LabelTarget(NamedTuple):
+    """The index of an alias, whose labels are changed."""
+
+    name: str
+    identity: str
+    has_labels: bool
+    state: PolicyState
+    """Of the policy of its labels."""
+
+
+def get_label_target(cluster: Cluster, alias: str) -> LabelTarget:
+    """Get the index of an alias that `ingest` made.
+
+    Raises:
+        IndexMismatch: If there is none, or it has columns with the names of the fields of labels.
+    """
+    check_alias_name(alias)
+    name = get_single_target(cluster, alias)
+    found: Mapping[str, Any] = cluster.call(cluster.client.indices.get, index=name)[name]
+    if not is_ingest_index(found):
+        raise IndexMismatch(
+            f"index {name!r} (alias {alias!r}) was not made by stair-es ingest",
+            "Use an index made by `stair-es ingest`.",
+            code="foreign-index",
+        )
+    check_index_format(name, found)
+    has_labels = not list_missing_label_fields(found["mappings"].get("properties", {}), name)
+    return LabelTarget(name, get_index_identity(found), has_labels, parse_policy_state(found, name, LABELS_POLICY))
+
+
+def check_label_target(cluster: Cluster, alias: str, target: LabelTarget) -> None:
+    """Check that an alias still has the index that was changed, with the same policy of labels.
+
+    Raises:
+        IndexMismatch: If an ingest has replaced the index, or another run has changed the policy meanwhile.
+    """
+    now = get_label_target(cluster, alias)
+    if now.identity != target.identity or now.state.policy != target.state.policy:
+        what = "the index was replaced" if now.identity != target.identity else "the policy of its labels was changed"
+        raise IndexMismatch(
+            f"{what} while the labels of {alias!r} were written",
+            "Run the same command again.",
+            code="labels-changed-meanwhile",
+        )
+
+
 def add_label_fields(cluster: Cluster, name: str) -> None:
     """Add the fields of labels to the mapping of an index, unless it has them.
 
@@ -50,19 +114,33 @@ def get_label_fields(source: Mapping[str, Any]) -> dict[str, Any]:
     return {name: source[name] for name in LABEL_FIELDS if source.get(name) is not None}
 
 
-def write_label_fields(cluster: Cluster, index: str, changes: Mapping[str, FieldsChange]) -> dict[str, str | None]:
-    """Change the fields of labels of documents, given by id; return the reasons of those that failed, None for the others.
+def edit_labels(cluster: Cluster, index: str, edits: Mapping[str, LabelEdit], *, dry_run: bool = False) -> dict[str, EditOutcome]:
+    """Change the labels of documents, given by id, each as a whole and in its latest version.
 
-    An update merges objects, so what a document has is removed first. `rank_features` can't be null.
+    A document is read in real time and written back with its version: one that another program writes meanwhile is read again.
+    So an interrupted run leaves each document as it was, or as it is to be.
+
+    Raises:
+        ClusterError: If the cluster as a whole fails.
     """
-    writer, outcomes = BulkWriter(cluster=cluster, index=index), dict[str, str | None]()
-    cleared = [
-        (id_, dict.fromkeys(old) | ({LABELS_FIELD: []} if LABELS_FIELD in old else {})) for id_, (old, _) in changes.items()
-    ]
-    if cleared := [(id_, fields) for id_, fields in cleared if fields]:
-        outcomes |= writer.update(cleared).outcomes
-    written = [(id_, new) for id_, (_, new) in changes.items() if outcomes.get(id_) is None]
-    return outcomes | (writer.update(written).outcomes if written else {})
+    writer, outcomes, pending = BulkWriter(cluster=cluster, index=index), dict[str, EditOutcome](), list(edits)
+    for _ in range(_MAX_EDITS):
+        documents, versions, missing = list[tuple[str, dict[str, Any]]](), dict[str, dict[str, int]](), set(pending)
+        for doc in get_documents_by_id(cluster, index, pending, ["*", "tokens"]) if pending else ():
+            missing.discard(doc["_id"])
+            source, fields = doc["_source"], edits[doc["_id"]](doc["_source"])
+            if fields is None or fields == get_label_fields(source):
+                outcomes[doc["_id"]] = EditOutcome(is_changed=False)
+            else:
+                documents.append((doc["_id"], {**{k: v for k, v in source.items() if k not in LABEL_FIELDS}, **fields}))
+                versions[doc["_id"]] = WriteVersion.from_hit(doc).options
+        outcomes |= {id_: EditOutcome(is_changed=False, reason=_GONE) for id_ in missing}
+        written = dict.fromkeys(versions) if dry_run else writer.replace(documents, versions).outcomes if documents else {}
+        outcomes |= {id_: EditOutcome(is_changed=reason is None, reason=reason or "") for id_, reason in written.items()}
+        pending = [id_ for id_, reason in written.items() if reason == WRITTEN_AGAIN]
+        if not pending:
+            break
+    return outcomes
 
 
 def scan_labels(cluster: Cluster, index: str, fields: Sequence[str] = ()) -> Iterator[dict[str, Mapping[str, Any]]]:
@@ -84,7 +162,7 @@ def write_labels_policy(cluster: Cluster, index: str, state: PolicyState) -> Non
         meta = found["mappings"].get("_meta", {})
         own_meta = {key: value for key, value in meta.get("stair_es", {}).items() if key != LABELS_POLICY}
         own_meta |= {LABELS_POLICY: state.to_json()} if state.to_json() else {}
-        own_meta |= add_to_history(own_meta, before.policy, state.policy)
+        own_meta |= add_to_history(own_meta, before.policy, state.policy, LABELS_POLICY)
         body = {"_meta": {**meta, "stair_es": own_meta}}
         cluster.call(cluster.client.indices.put_mapping, index=index, body=body)
     raise ClusterError(f"another process keeps changing the _meta of {index}", "Run it again.", code="meta-keeps-changing")
@@ -93,20 +171,29 @@ def write_labels_policy(cluster: Cluster, index: str, state: PolicyState) -> Non
 def copy_labels(cluster: Cluster, live: str, target: str) -> int:
     """Copy the labels of an index and their policy to the one that replaces it; return the number of images that got them.
 
-    They are those with the same id and the same content.
+    They are those with the same id and the same content. Labels that the target already has, from its files, are kept.
     """
     found = cluster.call(cluster.client.indices.get_mapping, index=live)[live]
     if found["mappings"].get("properties", {}).get(LABELS_FIELD, {}).get("type") != LABEL_FIELDS[LABELS_FIELD]["type"]:
         return 0
     add_label_fields(cluster, target)
-    write_labels_policy(cluster, target, parse_policy_state(found, live, LABELS_POLICY))
+    state = parse_policy_state(found, live, LABELS_POLICY)
+    write_labels_policy(cluster, target, state)
     copied = 0
+    failed = 0
     for sources in scan_labels(cluster, live, ["sha256"]):
-        stored = get_documents_by_id(cluster, target, list(sources), ["sha256", *LABEL_FIELDS]) if sources else []
-        changes = {
-            doc["_id"]: (get_label_fields(doc["_source"]), get_label_fields(sources[doc["_id"]]))
-            for doc in stored
-            if doc["_source"].get("sha256") == sources[doc["_id"]].get("sha256")
-        }
-        copied += sum(reason is None for reason in write_label_fields(cluster, target, changes).values())
+        outcomes = edit_labels(cluster, target, {id_: _build_copy(source, state.policy) for id_, source in sources.items()})
+        copied += sum(outcome.is_changed for outcome in outcomes.values())
+        failed += sum(outcome.reason not in ("", _GONE) for outcome in outcomes.values())
+    if failed:
+        logger.warning("%s images have lost their labels: import them again", f"{failed:,}")
     return copied
+
+
+def _build_copy(live: Mapping[str, Any], policy: TokenPolicy | None) -> LabelEdit:
+    def copy(source: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        if source.get("sha256") != live.get("sha256"):
+            return None
+        return merge_labels(get_label_fields(live), parse_labels(source).to_dict(), policy)
+
+    return copy

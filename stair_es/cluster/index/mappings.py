@@ -43,7 +43,7 @@ def get_mappings_by_index(cluster: Cluster, name: str) -> dict[str, Any]:
 def build_index_body(
     cluster_info: ClusterInfo,
     settings: DocumentSettings,
-    field_types: Mapping[str, str] = MappingProxyType({}),
+    field_types: Mapping[str, str | Mapping[str, Any]] = MappingProxyType({}),
     *,
     override: Path | None = None,
 ) -> dict[str, Any]:
@@ -64,7 +64,12 @@ def build_index_body(
         )
     if settings.impacts:
         body = merge_bodies(body, resources.load_json_resource("mappings", "impacts"))
-    return merge_bodies(body, {"mappings": {"properties": {name: {"type": type_} for name, type_ in field_types.items()}}})
+    return merge_bodies(body, {"mappings": {"properties": build_definitions(field_types)}})
+
+
+def build_definitions(field_types: Mapping[str, str | Mapping[str, Any]]) -> dict[str, Any]:
+    """Build the definitions of fields that are given by type, or whole."""
+    return {name: {"type": field} if isinstance(field, str) else dict(field) for name, field in field_types.items()}
 
 
 def check_field_types(cluster_info: ClusterInfo, settings: DocumentSettings) -> None:
@@ -170,7 +175,7 @@ def build_mapping(
         )
     check_field_names(fields)
     mapping = resources.load_json_resource("mappings", "image")["mappings"]
-    added = {name: {"type": field} if isinstance(field, str) else dict(field) for name, field in fields.items()}
+    added = build_definitions(fields)
     card = model.card
     spec = IndexSpec(model_name=card.name, model_id=card.model_id, fit=card.image_spec.fit, settings=asdict(settings))
     body = {"mappings": {**mapping, "properties": {**mapping["properties"], **added}}}

@@ -20,7 +20,8 @@ from typing import Any, Literal
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.metadata.index_metadata import get_index_meta
 from stair_es.errors import IndexMismatch
-from stair_es.token_policy import TokenPolicy, parse_policy
+from stair_es.policy_file import parse_policy
+from stair_es.token_policy import TokenPolicy
 
 POLICY_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "policy": {"type": "keyword"},
@@ -61,7 +62,9 @@ def parse_policy_state(index: Mapping[str, Any], name: str, key: str = "policy")
     return PolicyState(policy=policy, pending_operation=meta.get("pending_operation"))
 
 
-def add_to_history(meta: Mapping[str, Any], before: TokenPolicy | None, after: TokenPolicy | None) -> dict[str, Any]:
+def add_to_history(
+    meta: Mapping[str, Any], before: TokenPolicy | None, after: TokenPolicy | None, key: str = "policy"
+) -> dict[str, Any]:
     """Return the history for `_meta.stair_es` with the rules that changed, if any did; the oldest events are dropped.
 
     An event has the time, the digest of the new policy, and its changes: `+ mute cat`, `- teach windmill`.
@@ -74,14 +77,14 @@ def add_to_history(meta: Mapping[str, Any], before: TokenPolicy | None, after: T
     more = [f"and {len(changes) - _MAX_NAMED_CHANGES:,} more"] if len(changes) > _MAX_NAMED_CHANGES else []
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     event = {"at": now, "digest": after and after.digest, "changes": [*changes[:_MAX_NAMED_CHANGES], *more]}
-    events = meta.get("policy_history")
-    return {"policy_history": [*(events[1 - _MAX_EVENTS :] if isinstance(events, list) else []), event]}
+    events = meta.get(f"{key}_history")
+    return {f"{key}_history": [*(events[1 - _MAX_EVENTS :] if isinstance(events, list) else []), event]}
 
 
-def fetch_index_policy(cluster: Cluster, name: str) -> TokenPolicy | None:
-    """Fetch the current policy of an index."""
+def fetch_index_policy(cluster: Cluster, name: str, key: str = "policy") -> TokenPolicy | None:
+    """Fetch the current policy of an index; `key` as for `parse_policy_state`."""
     found = cluster.call(cluster.client.indices.get_mapping, index=name)
-    return parse_policy_state(found[name], name).policy
+    return parse_policy_state(found[name], name, key).policy
 
 
 def add_policy_to_body(body: Mapping[str, Any], policy: TokenPolicy | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from stair_es import plugins
-from stair_es.errors import PluginError, UsageError
+from stair_es.errors import UsageError
 from stair_es.types import Json, Pixels
 
 
@@ -39,6 +39,8 @@ class Enrichment:
 
     fields: Mapping[str, Json] = field(default_factory=dict)
     """Added to the document, replacing fields of the same name."""
+    labels: Mapping[str, float] = field(default_factory=dict)
+    """Labels as `normalize_label` returns them, with confidences above 0 and at most 1: added to those of the image."""
     pixels_HWC: Pixels | None = None
     """Replaces the encoder's input; same shape."""
     thumbnail: str | None = None
@@ -48,7 +50,7 @@ class Enrichment:
 class Enricher(Protocol):
     """A loaded enricher. One instance may be called from several threads.
 
-    It may have `field_types`, for fields whose types in a new index don't follow from their values: field -> type.
+    It may have `field_types`, for fields whose types in a new index don't follow from their values: field -> type, or definition.
     """
 
     @property
@@ -122,31 +124,3 @@ def parse_named_options(what: str, text: str) -> tuple[str, dict[str, str]]:
 def get_enricher(spec: EnricherSpec) -> Enricher:
     """Return the enricher of a spec; one instance per process."""
     return spec.load_kind().build(dict(spec.options))
-
-
-def run_enricher(enricher: Enricher, name: str, images: Sequence[EnricherInput]) -> list[Enrichment | str]:
-    """Return one enrichment per image, or the reason of its failure.
-
-    If the enricher fails for several images, each is tried alone, so that only the failing ones are lost.
-    """
-    try:
-        return list(_run_checked(enricher, name, images))
-    except Exception as error:  # noqa: BLE001  third-party code: one image of a batch must not take the others with it
-        if len(images) == 1:
-            return [f"{name}: {type(error).__name__}: {error}"]
-    return [result for image in images for result in run_enricher(enricher, name, [image])]
-
-
-def _run_checked(enricher: Enricher, name: str, images: Sequence[EnricherInput]) -> Sequence[Enrichment]:
-    results = enricher.enrich(images)
-    if len(results) != len(images):
-        raise PluginError(
-            f"enricher {name!r} returned {len(results)} enrichments for {len(images)} images", code="enricher-lost-images"
-        )
-    for image, result in zip(images, results, strict=True):
-        if result.pixels_HWC is not None and result.pixels_HWC.shape != image.pixels_HWC.shape:
-            raise PluginError(
-                f"enricher {name!r} returned pixels of shape {result.pixels_HWC.shape}, not {image.pixels_HWC.shape}",
-                code="enricher-changed-shape",
-            )
-    return results

@@ -133,6 +133,8 @@ class SinkSession(ABC):
     """Whether the sink is empty: then no document can be up to date."""
     label: str
     """Description of the target for messages."""
+    labels_policy: TokenPolicy | None = None
+    """Policy of labels, if the sink has one."""
     forgotten: ForgottenGuard | None = None
     """Keeps forgotten images out; None if there are none, or the sink has no list of them."""
 

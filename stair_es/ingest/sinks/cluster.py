@@ -28,7 +28,7 @@ from stair_es.cluster.index.load_settings import relax_index_settings
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import WriteTarget
 from stair_es.cluster.metadata.names import check_alias_name
-from stair_es.cluster.metadata.policy_state import fetch_index_policy, select_policy
+from stair_es.cluster.metadata.policy_state import LABELS_POLICY, fetch_index_policy, select_policy
 from stair_es.cluster.token_index.sync import reconcile_token_index
 from stair_es.config.defaults import DEFAULT_SINK
 from stair_es.config.settings import resolve_settings
@@ -285,6 +285,9 @@ class ClusterSinkKind(SinkKind):
         # Searches of this index find the model without --model.
         record_model_folder(resolved.plan.index_spec.model_name, resolve_settings(resolved.plan.settings).home)
         session = resolved.build_session(write_target)
+        names = filter(None, (write_target.name, write_target.replaces))  # a new index gets it with the labels of the old one
+        policies = (fetch_index_policy(resolved.cluster, name, LABELS_POLICY) for name in names)
+        session.labels_policy = next(filter(None, policies), None)
         images = ForgottenList(resolved.cluster, plan.alias)
         session.forgotten_state = images.get_state()
         if session.forgotten_state is not None:

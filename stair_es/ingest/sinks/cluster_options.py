@@ -76,7 +76,7 @@ class ClusterPlan(SinkPlan):
     options: ClusterSinkOptions
     index_spec: IndexSpec
     document: DocumentSettings
-    field_types: Mapping[str, str]
+    field_types: Mapping[str, str | Mapping[str, Any]]
     """Field of an enricher -> its type in a new index."""
     bulk: BulkPolicy
     settings: Settings | None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from stair_es.feature_names import normalize_label
+from stair_es.feature_names import WORD_PARTS, normalize_label
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.model.vocabularies.unknown_words import get_rarity
 from stair_es.search.query import CaptionWord, TokenGroup, list_word_parts
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MAX_NAMED_TOKENS = 4
 MAX_CAPTION_WORDS = 16
 """Each is a clause, and a bit of a score (`QueryRunner`)."""
-MAX_LABEL_PARTS = 3
+MAX_LABEL_PARTS = 4
 _UNKNOWN_WORD_WEIGHT = 2.0
 """`benchmarks/hybrid.py`: with 1, the first ten of a brand and a kind of product are right less often; 4 is no better."""
 
@@ -44,7 +44,7 @@ def split_caption_words(
         with_labels: Whether labels are searched.
     """
     longest = sorted((phrase for phrase in phrases if " " in phrase), key=len, reverse=True)
-    pattern = "|".join([*(re.escape(phrase) for phrase in longest), r"[^\W_]+(?:['-][^\W_]+)*"])
+    pattern = "|".join([*(re.escape(phrase) for phrase in longest), WORD_PARTS.pattern])
     found = [part.lower() for part in re.findall(rf"(?<![^\W_])(?:{pattern})(?![^\W_])", text, re.IGNORECASE)]
     stop_words = load_stop_words()
     parts = [part for part in dict.fromkeys(found) if part not in stop_words]
@@ -60,7 +60,7 @@ def split_caption_words(
 
 
 def _list_labels(parts: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """List for each part of a text the labels that it may be of: itself, and up to three parts in a row that have it."""
+    """List for each part of a text the labels that it may be of: itself, and up to four parts in a row that have it."""
     labels: dict[str, dict[str, None]] = {part: {normalize_label(part): None} for part in parts}
     for size in range(2, MAX_LABEL_PARTS + 1):
         for start in range(len(parts) - size + 1):

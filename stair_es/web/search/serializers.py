@@ -35,7 +35,7 @@ _MAX_READ_CHARS, _MAX_LINES = 20_000, 400
 _HIDDEN_FIELDS = frozenset(
     {
         *("tokens", "impacts", "top_tokens", LABELS_FIELD, "thumbnail", "policy_undo", "uri", "caption", "text", "text_boxes"),
-        *("fingerprint", "version"),
+        *("fingerprint", "version", "labels_policy"),
     }
 )
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
 from support.errors import expect_error
 
+from stair_es.cli.commands.evaluate.labels import build_label_policy
 from stair_es.eval.labels import (
     MIN_IMAGES,
     LabeledCorpus,
@@ -14,9 +14,9 @@ from stair_es.eval.labels import (
     LabelRow,
     LabelTargets,
     assess_labels,
-    build_label_policy,
     read_label_marks,
 )
+from stair_es.token_policy import TokenPolicy
 from stair_es.types import SparseVector
 
 COUNT = 200
@@ -67,22 +67,25 @@ def test_labels_are_kept_or_rejected_by_what_the_pictures_show() -> None:
         "nonsense": ("reject", None, "coherence"),
         "rare": ("unclear", None, "none"),
     }
-    policy = build_label_policy(rows.values(), "p")
-    assert (set(policy.mute), dict(policy.floor)) == ({"grass", "nonsense"}, {"cat": 0.55})
+    current = TokenPolicy(mute=("sky",), rename={"grass": "lawn"}, cap={"dog": 0.5})
+    policy, skipped = build_label_policy(rows.values(), current, "p")
+    assert (policy.mute, dict(policy.floor), skipped) == (("sky", "nonsense"), {"cat": 0.55}, ("grass",))
+    assert (policy.rename, policy.cap) == (current.rename, current.cap)
 
 
 def test_areas_are_those_of_another_implementation() -> None:
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
     labeled = dict.fromkeys(range(30, 130), 0.9)
     corpus = make_corpus({"dog": labeled})
     [row] = assess_labels(corpus, encode_known)
     truth = [place in labeled for place in range(COUNT)]
     scores = [vector.to_dict().get("dog", 0.0) for vector in corpus.vectors]
-    assert row.agreement == pytest.approx(roc_auc_score(truth, scores))
+    assert row.agreement == pytest.approx(sklearn_metrics.roc_auc_score(truth, scores))
     tokens = ("dog", "cat", "grass")
     dense = np.array([[vector.to_dict()[token] for token in tokens] for vector in corpus.vectors])
     total = dense[truth].sum(0)
     means = [(total - vector) / 99 if inside else total / 100 for vector, inside in zip(dense, truth, strict=True)]
-    assert row.coherence == pytest.approx(roc_auc_score(truth, (dense * np.array(means)).sum(1)))
+    assert row.coherence == pytest.approx(sklearn_metrics.roc_auc_score(truth, (dense * np.array(means)).sum(1)))
 
 
 def test_marks_of_people_count_more_than_the_model() -> None:
@@ -95,6 +98,23 @@ def test_marks_of_people_count_more_than_the_model() -> None:
     assert (rows["grass"].verdict, rows["grass"].basis, rows["grass"].marks) == ("keep", "marks", 10)
     wrong = assess(labels, [(references, "dog", False) for references, _, _ in by_uri])
     assert wrong["dog"].verdict == "reject"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "verdict"),
+    [(5, 0, "keep"), (4, 1, "unclear"), (9, 1, "keep"), (8, 2, "unclear"), (1, 5, "reject"), (3, 0, "keep")],
+)
+def test_few_marks_reject_only_what_is_certain(right: int, wrong: int, verdict: str) -> None:
+    marks: list[LabelMark] = [((f"{place}.jpg",), "dog", place < right) for place in range(right + wrong)]
+    row = assess({"dog": dict.fromkeys(range(HALF), 0.9)}, marks)["dog"]
+    assert (row.verdict, row.basis) == (verdict, "agreement" if right + wrong < 5 else "marks")
+
+
+def test_marks_by_the_name_of_several_images_dont_count() -> None:
+    corpus = make_corpus({"dog": dict.fromkeys(range(HALF), 0.9)})
+    corpus.keys[1] = (*corpus.keys[1][:2], ("name", "0.jpg"))
+    rows = assess_labels(corpus, encode_known, [(("0.jpg",), "dog", False), (("2.jpg",), "dog", True)])
+    assert next(rows).marks == 1
 
 
 def test_marks_that_match_nothing_are_an_error() -> None:

@@ -27,7 +27,8 @@ from stair_es.inspection.token_stats import (
 from stair_es.inspection.vocabulary_stats import BERT, ModelVocabulary, find_unused_tokens, load_model_vocabulary
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
-from stair_es.token_policy import TokenPolicy, parse_policy
+from stair_es.policy_file import parse_policy
+from stair_es.token_policy import TokenPolicy
 from stair_es.types import StatsOrder
 
 STRANGE = ("a.b", "100%", "%2E", "", "##ing", "犬", "=1+1")

@@ -61,7 +61,13 @@ def parse_row(row: dict[str, Any], scale: float | None = None) -> list[tuple[tup
         ({"SourceFile": "./a.jpg", "Keywords": ["Dog", "New  York"]}, [(("./a.jpg",), {"dog": 1.0, "new york": 1.0})]),
         ({"file": "a.jpg", "labels": {"Dog": 87, "cat": 0.5}}, [(("a.jpg",), {"dog": 0.87, "cat": 0.005})]),
         ({"image": "a.jpg", "tags": "dog:0.9; cat | bird:0.25"}, [(("a.jpg",), {"dog": 0.9, "cat": 1.0, "bird": 0.25})]),
-        ({"ImageID": "a", "LabelName": "Dog", "Confidence": "0.4"}, [(("a",), {"dog": 0.004})]),
+        ({"ImageID": "a", "LabelName": "Dog", "Confidence": "0.4"}, [(("a",), {"dog": 0.4})]),
+        ({"uri": "a", "tags": [{"name": "cat", "confidence": 97}, {"name": "dog"}]}, [(("a",), {"cat": 0.97, "dog": 1.0})]),
+        ({"uri": "a", "tags": "wide 16:9; dog"}, [(("a",), {"wide 16 9": 1.0, "dog": 1.0})]),
+        (
+            {"uri": "a", "labels": ["St. Bernard", "R&B", "T-shirt", "Clothing & Accessories"]},
+            [(("a",), {"st bernard": 1.0, "r b": 1.0, "t-shirt": 1.0, "clothing accessories": 1.0})],
+        ),
         ({"path": "a.jpg", "label": "dog", "score": "0.4"}, [(("a.jpg",), {"dog": 0.4})]),
         ({"uri": "a", "tagsResult": {"values": [{"name": "dog", "confidence": 0.5}]}}, [(("a",), {"dog": 0.5})]),
         ({"uri": "a", "labels": ["dog", "Dog", "DOG "]}, [(("a",), {"dog": 1.0})]),
@@ -94,6 +100,7 @@ def test_forms_of_services_and_catalogs(row: dict[str, Any], expected: list[Any]
         ({"uri": "a", "labels": {"dog": True}}, "not a confidence"),
         ({"uri": "a", "labels": {"dog": 10**400}}, "not a confidence"),
         ({"outputs": ["x"]}, "not an object"),
+        ({"uri": "a", "labels": ["!?"]}, "not a label"),
         (json.loads('{"data":' * 50 + "{}" + "}" * 50), "names no image"),
     ],
 )
@@ -109,10 +116,10 @@ def test_scale_can_be_given(scale: float | None, expected: float) -> None:
 
 def test_rows_in_a_row_about_one_image_are_one(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
-    table.write_text("image,label,score\na.jpg,dog,0.9\na.jpg,cat,0.5\nb.jpg,dog,0.8\nb.jpg,cat\na.jpg,bird,0.7\n")
+    table.write_text("image,label,score\na.jpg,dog,97\na.jpg,cat,1\na.jpg,dog,12\nb.jpg,dog,0.8\nb.jpg,cat\na.jpg,bird,0.7\n")
     rows = list(read_label_files([open_label_source(str(table))]))
     found = [(row.references, dict(row.labels)) if isinstance(row, LabeledImage) else "failed" for row in rows]
-    assert found == [(("a.jpg",), {"dog": 0.9, "cat": 0.5}), "failed", (("b.jpg",), {"dog": 0.8}), (("a.jpg",), {"bird": 0.7})]
+    assert found == [(("a.jpg",), {"dog": 0.97, "cat": 0.01}), "failed", (("b.jpg",), {"dog": 0.8}), (("a.jpg",), {"bird": 0.7})]
 
 
 @pytest.mark.parametrize("name", ["labels.json", "labels.txt"])

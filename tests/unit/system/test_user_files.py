@@ -21,11 +21,11 @@ from stair_es.model.adapters.sparse_encoder import SparseEncoderCheckpoint, find
 from stair_es.model.checkpoint import read_json_object
 from stair_es.model.stair.configuration import read_stair_config
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
+from stair_es.policy_file import load_policy
 from stair_es.resources import load_json_resource
 from stair_es.sources.base import SourceOptions
 from stair_es.system import user_files
 from stair_es.system.user_files import parse_json, parse_toml_text, read_json_file, read_text_file
-from stair_es.token_policy import load_policy
 from stair_es.training.config.train_config import read_train_config
 
 Write = Callable[[Path], object]

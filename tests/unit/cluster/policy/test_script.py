@@ -65,6 +65,7 @@ def test_script_gets_escaped_tokens_or_none() -> None:
     params = {
         "replacements": {"100%25": "dog"},
         "mute": {"a%2Eb": True},
+        "floor": {},
         "cap": {"%": 0.5},
         "teach": {"a%2Ec": {"#windmill": 500}, "tower": {"#windmill": 1000}},
         "ranges": {"#windmill": [1_024_000, 4_096_000]},

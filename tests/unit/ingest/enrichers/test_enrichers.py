@@ -9,7 +9,8 @@ import pytest
 from support.errors import expect_error
 
 from stair_es.errors import UsageError
-from stair_es.ingest.enrichers.base import EnricherInput, EnricherSpec, Enrichment, get_enricher, run_enricher
+from stair_es.ingest.enrichers.base import EnricherInput, EnricherSpec, Enrichment, get_enricher
+from stair_es.ingest.enrichers.run import run_enricher
 
 
 def build_input(uri: str) -> EnricherInput:
