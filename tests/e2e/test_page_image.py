@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from playwright.sync_api import BrowserContext, CDPSession, Locator, Page, ViewportSize, expect
 from support.browser.page_actions import call_api, open_gallery, open_weak_matches, wait_until
 from support.browser.web_server import PHOTOS, Site, ingest_images, save_screenshot, serve_site
+from support.corpora.camera_photos import build_camera_exif
 
 Contexts = Callable[..., BrowserContext]
 SMALL_LAPTOP: ViewportSize = {"width": 1366, "height": 900}
@@ -21,6 +22,7 @@ PHONE: ViewportSize = {"width": 390, "height": 844}
 QUERY = "a mountain with snow"
 PANORAMA_SIZE, PORTRAIT_SIZE = (3000, 500), (700, 1700)
 FIELDS = "caption=caption,text=text,text_boxes=text_boxes"
+ZERMATT = (46.0207, 7.7491)
 FOUND = ".results li.tile:not(.skeleton):visible"
 
 
@@ -30,7 +32,7 @@ def shape_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape_folder = tmp_path_factory.mktemp("shapes") / "photos of mine"
     shutil.copytree(PHOTOS, shape_folder)
     with Image.open(PHOTOS / "alpine-path.jpg") as photo:
-        photo.resize(PANORAMA_SIZE, box=(0, 100, 640, 207)).save(shape_folder / "panorama.jpg")
+        photo.resize(PANORAMA_SIZE, box=(0, 100, 640, 207)).save(shape_folder / "panorama.jpg", exif=build_camera_exif(ZERMATT))
         photo.resize(PORTRAIT_SIZE, box=(200, 0, 398, 480)).save(shape_folder / "portrait.jpg")
     shutil.copy(PHOTOS / "giant-panda.jpg", shape_folder / "panda-again.jpg")
     for photo_file in sorted(PHOTOS.glob("*.jpg")):  # for a second page of hits
@@ -59,6 +61,8 @@ def shape_site(node_url: str, shape_folder: Path) -> Iterator[Site]:
         "256",
         "--field",
         FIELDS,
+        "--enrich",
+        "exif:location=2",
     )
     with serve_site(node_url, "page-shapes", "--images", shape_folder) as base:
         yield Site(base=base)
@@ -68,6 +72,20 @@ def get_id(site: Site, name: str) -> str:
     """Return the id of an image."""
     hits = call_api(site, {"k": 100})["hits"]  # all of them
     return next(str(one["id"]) for hit in hits for one in (hit, *hit["duplicates"]) if one["name"] == name)
+
+
+def test_a_place_leads_to_images_near_it(shape_site: Site, page: Page) -> None:
+    page.goto(f"{shape_site.base}/image/{get_id(shape_site, 'panorama.jpg')}")
+    expect(page.locator(".known")).to_contain_text("Canon EOS 80D · EF-S17-55mm f/2.8 IS USM · f/2.8 · 1/200 s · ISO 100 · 35 mm")
+    expect(page.locator(".known .place")).to_contain_text("46.02, 7.75")
+    page.get_by_role("link", name="near here").click()
+    expect(page.locator(FOUND)).to_have_count(1)
+    expect(page.get_by_text("within 10 km of 46.02, 7.75")).to_be_visible()
+    page.goto(f"{shape_site.base}/?q=snow+near:0,0")
+    page.get_by_role("button", name=re.compile("within 10 km of 0, 0")).first.click()
+    expect(page).to_have_url(re.compile(r"\?q=snow$"))
+    page.goto(f"{shape_site.base}/image/{get_id(shape_site, 'portrait.jpg')}")
+    expect(page.locator(".known .place")).to_be_hidden()
 
 
 def test_lines_with_a_word_of_the_query_are_framed(shape_site: Site, page: Page) -> None:

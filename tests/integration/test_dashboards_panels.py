@@ -499,7 +499,8 @@ def check_drawn_sources(corpus: ChartCorpus, marks: Marks) -> None:
 
 
 def check_drawn_map(corpus: ChartCorpus, marks: Marks) -> None:
-    cells = {(float(mark["Latitude"]), float(mark["Longitude"])): int(mark["Images"]) for mark in marks if "Images" in mark}
+    signed = [{name: value.replace("\u2212", "-") for name, value in mark.items()} for mark in marks if "Images" in mark]
+    cells = {(float(mark["Latitude"]), float(mark["Longitude"])): int(mark["Images"]) for mark in signed}
     assert cells == count_locations(corpus.docs.values())
     assert len(cells) == 2
 

@@ -96,7 +96,8 @@ export function createImageLayout(viewer) {
   const neighbors = createNeighborSection();
   const region = { class: "scroll", tabindex: "0", role: "region", "aria-label": "Metadata" };
   const table = h("div", region, h("table", { class: "facts" }, metadata));
-  const side = h("div", { class: "known" }, summary, camera, placeRow, actions.element, folder, caption, text, tokens.element);
+  const facts = [actions.element, camera, placeRow, folder]; // the actions first: they stay where they are in the next image
+  const side = h("div", { class: "known" }, summary, ...facts, caption, text, tokens.element);
   const below = h("div", { class: "below" }, neighbors.element, h("div", {}, h("h2", {}, "Metadata"), table));
   const body = h("div", { class: "body" }, viewer, side, below);
   const back = h("p", { class: "crumb" }, h("a", { href: "./", data: { nav: "back" } }, "← back to the search"));

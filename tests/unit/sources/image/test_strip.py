@@ -109,6 +109,14 @@ def test_other_pictures_of_a_file_lose_it_too() -> None:
     assert read_told(stripped[len(first) :]) == ({}, False)
 
 
+def test_what_drones_write_is_removed() -> None:
+    told = b'drone-dji:GpsLatitude="+38.7139" drone-dji:GpsLongtitude="-9.1394" drone-dji:Model="M3"'
+    stripped = strip_location(build_camera_photo(xmp=XMP.replace(b"exif:FNumber", told + b" exif:FNumber")), MAX_PIXELS)
+    assert stripped is not None
+    assert b"38.71" not in stripped
+    assert b'drone-dji:Model="M3" exif:FNumber="28/10"' in stripped
+
+
 def test_a_block_for_the_location_alone_is_cleared() -> None:
     gps = build_gps_block()
     alone = b"II*\0" + struct.pack("<L", 26) + bytes(18) + gps[26:]
@@ -136,11 +144,12 @@ def build_png(**texts: str) -> bytes:
     [
         build_png(XMP=LISBON_XMP),
         build_png(Raw_profile_type_exif=f"\nexif\n  1\n{(b'Exif' + bytes(2) + build_gps_block()).hex()}\n"),
-        build_camera_photo(xmp=LISBON_XMP.replace("exif:", "e:").encode()),
+        build_camera_photo(xmp=LISBON_XMP.replace('"38,', "38,").encode()),
         build_camera_photo(xmp=LISBON_XMP.encode("utf-16-le")),
+        build_camera_photo() + b"\0\0\0\x1e\xa9xyz\0\x12\x15\xc7+38.7139-009.1394/",
         build_pdf(["a scan"]),
     ],
-    ids=["zTXt", "hex", "prefix", "utf-16", "pdf"],
+    ids=["zTXt", "hex", "xml", "utf-16", "motion", "pdf"],
 )
 def test_what_cannot_be_changed_is_not_returned(data: bytes) -> None:
     assert strip_location(data, MAX_PIXELS) is None
