@@ -61,7 +61,7 @@ class PolicyResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenPolicy:
-    """Rules over unescaped tokens. `policy_file` builds it from JSON.
+    """Rules over unescaped tokens. `config.policy_file` builds it from JSON.
 
     Raises:
         ResourceError: On construction, if rules contradict each other; names the place of the rule.

@@ -1,1 +1,1 @@
-"""Defaults, environment variables and settings of this machine."""
+"""Defaults, environment variables and settings of this machine, and token policies in files."""

@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from stair_es.config.policy_file import load_policy
 from stair_es.errors import UsageError
-from stair_es.policy_file import load_policy
 from stair_es.taught_words import TaughtWord
 from stair_es.token_policy import TokenPolicy
 

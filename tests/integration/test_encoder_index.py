@@ -17,7 +17,7 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.policy.manager import PolicyManager
 from stair_es.cluster.policy.update_by_query import UpdateLimits
-from stair_es.policy_file import parse_policy
+from stair_es.config.policy_file import parse_policy
 from stair_es.search import index_cache
 from stair_es.search.image_search import ImageSearch
 from stair_es.search.index_cache import create_state_cache

@@ -23,11 +23,11 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.policy.manager import PolicyManager
 from stair_es.cluster.policy.update_by_query import UpdateLimits
+from stair_es.config.policy_file import parse_policy
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model.base import ModelSpec
-from stair_es.policy_file import parse_policy
 from stair_es.search import AsyncImageSearch, ImageSearch, QueryInputs, SearchOptions
 from stair_es.sources.base import ReadLimits, UrlPolicy
 from stair_es.sources.registry import open_source

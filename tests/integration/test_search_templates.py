@@ -218,7 +218,7 @@ def test_hostile_values_are_contained(template_client: TemplateClient) -> None:
             "from": hostile_value,
             "min_score": hostile_value,
             "track_total_hits": False,
-            "_source": {"excludes": ["thumbnail", "policy_undo"]},
+            "_source": {"excludes": ["thumbnail", "policy_undo", "labels_undo", "text_boxes"]},
             "sort": SORT_ORDER,
             "query": {"bool": {"should": [inner, caption], "minimum_should_match": 1, "filter": []}},
         }

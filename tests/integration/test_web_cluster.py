@@ -22,10 +22,10 @@ from support.servers.recording_proxy import RecordedRequest, RecordingProxy, Stu
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.config.policy_file import parse_policy
 from stair_es.errors import ClusterUnreachable, IndexMismatch
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
-from stair_es.policy_file import parse_policy
 from stair_es.retry import RetryPolicy
 from stair_es.search import index_cache
 

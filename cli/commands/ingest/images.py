@@ -122,9 +122,9 @@ class IngestArguments:
     def build_options(self) -> IngestOptions:
         """Build the options of the run."""
         from stair_es.cluster.bulk.throttle import BulkPolicy
+        from stair_es.config.policy_file import load_policy
         from stair_es.ingest.enrichers.base import EnricherSpec
         from stair_es.ingest.options import IngestOptions
-        from stair_es.policy_file import load_policy
         from stair_es.sources.image.decode import DecodeLimits
 
         source, execution = self.source.build_source_options(), self.execution

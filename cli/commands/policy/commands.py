@@ -159,7 +159,7 @@ def plan_policy_command(
     Reads the words of all documents that the policy may change, and changes nothing.
     """
     from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview, add_change_sample, preview_changes
-    from stair_es.policy_file import load_policy
+    from stair_es.config.policy_file import load_policy
 
     from ...output.progress import show_document_progress
 
@@ -218,7 +218,7 @@ def apply_policy_command(
 
     **Exit codes**: 0 on success; 3 if some documents failed; 1 if the run failed; 2 for a usage error.
     """
-    from stair_es.policy_file import load_policy
+    from stair_es.config.policy_file import load_policy
 
     policy = load_policy(file) if file else None
     if labels:
@@ -299,9 +299,7 @@ def _update_labels(index: str, connection: ConnectionArguments, verb: str, polic
             policy = manager.get_state()[1].policy
             if policy is None:
                 raise UsageError(
-                    f"the labels of {index!r} have no policy",
-                    "Specify one: stair-es policy apply FILE --labels",
-                    code="no-policy",
+                    f"the labels of {index!r} have no policy", "Specify one: policy apply FILE --labels", code="no-policy"
                 )
         run_update(lambda _, __: manager.apply_policy(policy), verb, 0.0, 0, as_json)
 

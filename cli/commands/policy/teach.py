@@ -207,7 +207,7 @@ class _School:
 
     def teach(self, name: str, yes: Sequence[str], no: Sequence[str], mode: TaughtMode | None, local: Path | None) -> Lesson:
         """Fit a word to its marks, and to those that it has in the index, or in the file of words for own searches."""
-        from stair_es.policy_file import load_policy
+        from stair_es.config.policy_file import load_policy
 
         words = self.teacher.taught_words
         if local is not None:

@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.metadata.index_metadata import get_index_meta
+from stair_es.config.policy_file import parse_policy
 from stair_es.errors import IndexMismatch
-from stair_es.policy_file import parse_policy
 from stair_es.token_policy import TokenPolicy
 
 POLICY_FIELDS: Mapping[str, Mapping[str, Any]] = {

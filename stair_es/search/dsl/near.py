@@ -97,7 +97,7 @@ def _load_names() -> CityNames:
     except MissingExtra:  # whose remedy has paths of this machine
         raise QueryError(
             "no cities are known here: their table isn't installed",
-            "Write near:38.71,-9.14, or install the extra `places`: pip install 'stair-es[places]'.",
+            "Write near:38.71,-9.14, or install the extra `places` of stair-es.",
             code="no-city-table",
         ) from None
 

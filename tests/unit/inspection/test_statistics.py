@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from stair_es.config.defaults import DEFAULT_UNIFORMITY
+from stair_es.config.policy_file import parse_policy
 from stair_es.errors import ModelError, UnknownModel
 from stair_es.feature_names import escape_feature
 from stair_es.inspection.token_stats import (
@@ -27,7 +28,6 @@ from stair_es.inspection.token_stats import (
 from stair_es.inspection.vocabulary_stats import BERT, ModelVocabulary, find_unused_tokens, load_model_vocabulary
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
-from stair_es.policy_file import parse_policy
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import StatsOrder
 

@@ -41,7 +41,7 @@ def test_a_vector_alone_is_one_clause_in_a_total_order() -> None:
     assert build_body(SearchQuery(vector=VECTOR), k=3) == {
         "size": 3,
         "track_total_hits": False,
-        "_source": {"excludes": ["thumbnail", "policy_undo", "text_boxes"]},
+        "_source": {"excludes": ["thumbnail", "policy_undo", "labels_undo", "text_boxes"]},
         "query": SPARSE,
         "sort": [
             {"_score": {"order": "desc"}},

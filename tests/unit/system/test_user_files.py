@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from stair_es.cli.options.config_file import read_config_file
+from stair_es.config.policy_file import load_policy
 from stair_es.distill.labels import read_word_file
 from stair_es.embedded_node.state import read_node_state
 from stair_es.errors import StairError
@@ -21,7 +22,6 @@ from stair_es.model.adapters.sparse_encoder import SparseEncoderCheckpoint, find
 from stair_es.model.checkpoint import read_json_object
 from stair_es.model.stair.configuration import read_stair_config
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
-from stair_es.policy_file import load_policy
 from stair_es.resources import load_json_resource
 from stair_es.sources.base import SourceOptions
 from stair_es.system import user_files

@@ -320,7 +320,7 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
     result = subprocess.run(
         ["bash", "--norc", "-c", script, "bash", str(path)], capture_output=True, text=True, check=True, env=environment
     )
-    assert result.stdout.splitlines() == ["explain export", "--hybrid", "stair-mini", "prod second"]
+    assert result.stdout.splitlines() == ["export-xmp explain export", "--hybrid", "stair-mini", "prod second"]
 
 
 def test_threads_of_a_server_load_encoders_as_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ FAILING = {
     "evaluate zero-shot": ("folder",),
     "evaluate probe": (),
     "evaluate words": ("nothing",),
+    "evaluate labels": ("--index", "x", *PASSWORD),
     "evaluate sparsity": ("nothing",),
     "coverage": ("nothing.log",),
     "query": (),

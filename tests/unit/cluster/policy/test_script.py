@@ -72,7 +72,7 @@ def test_script_gets_escaped_tokens_or_none() -> None:
         "top_token_count": 16,
     }
     assert build_policy_script(POLICY, FEATURES)["params"] == {"digest": POLICY.digest, **params}
-    empty: dict[str, Any] = {name: {} for name in ("replacements", "mute", "cap", "teach", "ranges")}
+    empty: dict[str, Any] = {name: {} for name in ("replacements", "mute", "floor", "cap", "teach", "ranges")}
     assert build_policy_script(None, FEATURES)["params"] == {"digest": None, "top_token_count": 16, **empty}
     assert len(build_policy_script(POLICY, FEATURES)["source"]) < 65_535  # what a cluster takes
 

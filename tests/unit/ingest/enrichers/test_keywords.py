@@ -41,7 +41,7 @@ def add_iptc(jpeg: bytes, *keywords: bytes) -> bytes:
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_keywords_of_each_format(format_: str) -> None:
-    assert read_keywords(save_image(format_, make_xmp("Tabby_Cat", "R&D", "Sofa", "sofa"))) == ["tabby cat", "r&d", "sofa"]
+    assert read_keywords(save_image(format_, make_xmp("Tabby_Cat", "R&D", "Sofa", "sofa"))) == ["tabby cat", "r d", "sofa"]
 
 
 def test_keywords_of_iptc() -> None:
