@@ -47,7 +47,7 @@ from stair_es.sources.io.uris import split_image_uri
 from stair_es.sources.limits import PREPARED_BYTES
 from stair_es.store import BulkRequestStats, StoredVersion
 from stair_es.token_policy import TokenPolicy
-from stair_es.types import ImageSpec, Json, SparseVector
+from stair_es.types import ImageSpec, SparseVector
 
 EMPTIED_BY_POLICY = "the token policy leaves it no token"
 NO_KNOWN_TOKENS = "no token that the model knows"
@@ -146,15 +146,15 @@ def _leave_out_forgotten(batch: Batch, config: WorkerConfig, stage: IngestStage,
 
 def prepare_batch(config: WorkerConfig, batch: Batch) -> Batch:
     """Fetch, decode and enrich the images of a batch; large images in parts, to limit memory. Texts are only fetched."""
-    for positions, part in _fetch_parts(batch, config):
+    for positions, part in fetch_parts(config, batch):
         if not config.is_text:
-            _prepare_part(part, config)
+            decode_batch(config, part)
         for position, state in zip(positions, part.images, strict=True):
             batch.images[position] = state
     return batch
 
 
-def _fetch_parts(batch: Batch, config: WorkerConfig) -> Iterator[tuple[list[int], Batch]]:
+def fetch_parts(config: WorkerConfig, batch: Batch) -> Iterator[tuple[list[int], Batch]]:
     """Fetch the pending images; yield parts of about `PREPARED_BYTES`, with the positions of their images in the batch.
 
     No further image is requested from a host that asks to wait.
@@ -235,7 +235,8 @@ def _skip_known_content(batch: Batch, config: WorkerConfig) -> None:
             batch.images[i] = Outcome(image.item, "unchanged", "read", id=duplicate.id)
 
 
-def _prepare_part(part: Batch, config: WorkerConfig) -> None:
+def decode_batch(config: WorkerConfig, part: Batch) -> None:
+    """Decode and enrich the fetched images of a part of a batch."""
     with part.time_stage("decode"):
         for i, fetched in part.enumerate_state(Fetched):
             try:
@@ -268,7 +269,7 @@ def encode_batch(encoder: Encoder, batch: Batch) -> Batch:
             for (i, text), vector in zip(texts, vectors, strict=True):
                 if len(vector):
                     metadata = TextMetadata(uri=text.item.uri, source=text.item.source, sha256=text.sha256)
-                    batch.images[i] = _build_encoded(text, vector, metadata, text.item.fields)
+                    batch.images[i] = Encoded(text.item, text.id, vector, metadata, text.item.fields, text.fingerprint)
                 else:
                     batch.images[i] = Outcome(text.item, "failed", "encode", NO_KNOWN_TOKENS)
     return batch
@@ -279,7 +280,7 @@ def _encode_images(encoder: Encoder, batch: Batch, images: Sequence[tuple[int, P
         return
     vectors = encoder.encode_images(np.stack([image.decoded.pixels_HWC for _, image in images]))
     for (i, image), vector in zip(images, vectors, strict=True):
-        batch.images[i] = _build_encoded(image.fetched, vector, _build_metadata(image), image.fields)
+        batch.images[i] = build_encoded_image(image, vector)
 
 
 def _encode_single(encoder: Encoder, batch: Batch, image: tuple[int, Prepared]) -> None:
@@ -289,10 +290,11 @@ def _encode_single(encoder: Encoder, batch: Batch, image: tuple[int, Prepared]) 
         batch.images[image[0]] = Outcome(image[1].fetched.item, "failed", "encode", error.message)
 
 
-def _build_encoded(
-    fetched: Fetched, vector: SparseVector, metadata: ImageMetadata | TextMetadata, fields: Mapping[str, Json]
-) -> Encoded:
-    return Encoded(fetched.item, fetched.id, vector, metadata, fields, fetched.fingerprint, fetched.label_fields)
+def build_encoded_image(image: Prepared, vector: SparseVector) -> Encoded:
+    """Build the state of a prepared image with its vector."""
+    fetched = image.fetched
+    metadata = _build_metadata(image)
+    return Encoded(fetched.item, fetched.id, vector, metadata, image.fields, fetched.fingerprint, fetched.label_fields)
 
 
 def _build_metadata(image: Prepared) -> ImageMetadata:

@@ -23,7 +23,7 @@ from stair_es.web.routes import PatternRoute
 
 _PREFIX = "stair_es_server_"
 _TEI_COUNTERS = {
-    "te_request_count": "Requests to /v1/encode, /v1/query and /embed_sparse.",
+    "te_request_count": "Requests to /v1/encode, /v1/query, /v1/documents and /embed_sparse.",
     "te_request_success": "Those that succeeded.",
     "te_request_failure": "Those that failed.",
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from starlette.applications import Starlette
@@ -19,9 +19,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.errors import StairError, UsageError
+from stair_es.ingest.sinks.live import LiveIndex
 from stair_es.search.index_cache import create_state_cache
 from stair_es.web.auth import AccessMiddleware, AccessPolicy
 from stair_es.web.config import AppConfig, ServerConfig
+from stair_es.web.encoding.documents import DocumentService
 from stair_es.web.encoding.routes import EncodingRoutes
 from stair_es.web.encoding.service import EncodingService, EncodingTarget, follow_index, measure_char_s
 from stair_es.web.errors import ErrorResponse, RequestRejected, build_error_response
@@ -63,14 +65,19 @@ class EncoderConfig(AppConfig):
 
     get_target: Callable[[], EncodingTarget]
     connection: Connection | None = None
-    """The connection to the cluster of the index that is followed."""
+    """The connection to the cluster of the index that is followed, or of those that are written."""
+    write_indices: Mapping[str, LiveIndex] = field(default_factory=dict)
+    """The indices that `/v1/documents` may write, by alias."""
+    allow_private_urls: bool = False
+    """Whether `/v1/documents` fetches URLs of loopback, private and link-local addresses."""
 
 
 def create_encoder_app(config: EncoderConfig, policy: AccessPolicy, port: int) -> ASGIApp:
     """Create the application of the encoder. Its text network is loaded, and ready."""
     char_s = measure_char_s(config.get_target().encoder)
     encoding = EncodingService(config, config.get_target, char_s=char_s)
-    return _build_app(config, EncodingRoutes(config, encoding).list_routes(), config.connection, policy, port)
+    documents = DocumentService(config, encoding, config.write_indices, allow_private_urls=config.allow_private_urls)
+    return _build_app(config, EncodingRoutes(config, encoding, documents).list_routes(), config.connection, policy, port)
 
 
 def _build_app(

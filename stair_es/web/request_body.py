@@ -84,9 +84,10 @@ def get_media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def check_json_type(request: Request) -> None:
-    """Check that the content type is plain JSON, which another site can't send without a CORS preflight."""
-    if get_media_type(request) != "application/json":
+def check_json_type(request: Request, *, or_image: bool = False) -> None:
+    """Check that the content type is plain JSON, or an image: another site can't send either without a CORS preflight."""
+    media_type = get_media_type(request)
+    if media_type != "application/json" and not (or_image and media_type.startswith("image/")):
         raise RequestRejected(415, "the body is not JSON", "Send it as Content-Type: application/json.", code="body-not-json")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise RequestRejected(415, "the body is compressed", "Send it without Content-Encoding.", code="body-compressed")
@@ -118,6 +119,21 @@ def parse_struct(
         raise RequestRejected(
             status, *_describe_problem(str(error), {**remedies, _UNKNOWN_FIELD: available}), code="invalid-body"
         ) from None
+
+
+def check_wide_strings(body: bytes, max_bytes: int) -> None:
+    """Check that no large string has characters beyond ASCII: one of them makes each character of the string take 4 bytes."""
+    if body.isascii() and b"\\u" not in body:
+        return
+    strings = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+    wide = (each for each in strings if not each.isascii() or each.count(b"\\u") > each.count(b"\\u00"))
+    if sum(map(len, wide)) > max_bytes:
+        raise RequestRejected(
+            413,
+            f"the body has more than {max_bytes:,} bytes of strings that are not ASCII",
+            "Send images in base64, and shorter texts.",
+            code="body-too-complex",
+        )
 
 
 def _describe_problem(problem: str, remedies: Mapping[str, str]) -> tuple[str, str]:

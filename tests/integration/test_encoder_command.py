@@ -33,6 +33,14 @@ negative_data_rejection.expected-statuses = [400, 404, 405, 413, 415, 422]
 include-name = "POST /v1/query"
 # no schema says which words are in the vocabulary, or which conditions contradict each other
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 422]
+[[operations]]
+include-name = "POST /v1/documents"
+# nor which images are the same, which fields are reserved, and which indices may be written
+checks.positive_data_acceptance.expected-statuses = ["2xx", 403, 413, 422]
+[[operations]]
+include-name = "DELETE /v1/documents"
+checks.positive_data_acceptance.expected-statuses = [403, 422]
+checks.negative_data_rejection.expected-statuses = [403, 404, 405, 422]
 """
 HEAD = "POST /v1/encode HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
 

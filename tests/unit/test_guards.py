@@ -29,7 +29,7 @@ ALLOWED = {
     "eval": {"model", "sources", "cluster", "search", "labels"},
     "training": {"model", "sources", "eval"},
     "distill": {"model", "sources", "eval", "training"},
-    "web": {"model", "sources", "cluster", "search", "inspection", "teaching"},
+    "web": {"model", "sources", "cluster", "ingest", "search", "inspection", "teaching"},
     "telemetry": {"cluster", "ingest", "web"},
     "doctor": {"embedded_node", "model", "sources", "cluster", "search"},
     "api": {"model", "sources", "cluster", "ingest"},

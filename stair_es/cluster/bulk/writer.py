@@ -287,7 +287,9 @@ class _BulkCall:
             remedy = _RESUME if busy else translated.remedy or _RESUME
             if BLOCKED in str(response.error):
                 remedy = _UNBLOCK
-            return type(translated)(f"{translated.message}{attempts}", remedy, code=translated.code)
+            error = type(translated)(f"{translated.message}{attempts}", remedy, code=translated.code)
+            error.status = translated.status
+            return error
 
     def _build_timeout_error(self, busy: list[SerializedAction], response: _BulkResponse) -> ClusterError:
         reason = response.get_result(busy[0]).reason

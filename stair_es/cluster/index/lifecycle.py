@@ -40,7 +40,7 @@ from stair_es.cluster.metadata.policy_state import (
     fetch_index_policy,
     parse_policy_state,
 )
-from stair_es.errors import IndexMismatch
+from stair_es.errors import ClusterError, IndexMismatch, IndexNotFound
 from stair_es.taught_words import check_word_model
 from stair_es.token_policy import TokenPolicy
 
@@ -105,6 +105,23 @@ def find_index(
     check_alias_name(alias)
     full_body = add_index_meta(body, build_index_meta(index_spec, alias))
     return cluster.call(_try_find, cluster.client, alias, full_body, policy)
+
+
+def open_live_index(cluster: Cluster, alias: str) -> tuple[WriteTarget, Mapping[str, Any]]:
+    """Open the index that `alias` points to, whatever it was made with; also returns its `_meta.stair_es`.
+
+    Raises:
+        IndexNotFound: If there is no such alias.
+        IndexMismatch: If the name is used by something that stair-es didn't make, or the index is closed.
+    """
+    check_alias_name(alias)
+    try:
+        name, index = cluster.call(_get_single_index, cluster.client, alias)
+    except ClusterError as error:
+        if error.status != 404:
+            raise
+        raise IndexNotFound(f"there is no alias {alias!r} at {cluster.connection.safe_url}", "Check --index.") from None
+    return _build_target(name, index), get_index_meta(index)
 
 
 def _try_open(

@@ -247,6 +247,7 @@ class ClusterSinkSession(SinkSession):
     def _count_missing(self, live: str, coverage: RunCoverage) -> tuple[Counter[str], int]:
         """Count the images of the old index that the new one lacks: those of unseen sources, and those that failed now."""
         unseen, failed = Counter[str](), 0
+        self._cluster.refresh(live)  # another program may have written it just now
         for batch in batched(read.scan_documents(self._cluster, live), _BATCH_SIZE):
             stored = read.get_stored_by_uri(self._cluster, self.index, [document.uri for document in batch])
             for document in batch:

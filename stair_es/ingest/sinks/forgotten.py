@@ -93,7 +93,9 @@ class ForgottenList:
                 for part in batched(dict.fromkeys(ids), _BATCH_IDS)
                 for entry in get_documents_by_id(self.cluster, self.index, part, fields)
             ]
-        except IndexNotFound:
+        except ClusterError as error:
+            if not isinstance(error, IndexNotFound) and error.status != 404:
+                raise
             return []
 
     def add(self, contents: Mapping[str, Collection[str]]) -> None:

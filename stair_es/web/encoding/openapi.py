@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
 from msgspec.json import schema_components
 
+from stair_es.web.encoding.document_schemas import DeletionResponse, DocumentsRequest, DocumentsResponse
 from stair_es.web.encoding.schemas import (
     EmbedSparseRequest,
     EncodeRequest,
@@ -24,18 +27,19 @@ _REFERENCE = "#/components/schemas/{name}"
 _ERRORS = {
     400: "The body isn't JSON (`Validation`), or there is nothing to encode (`Empty`).",
     401: "The token is missing or wrong (`Unauthorized`).",
-    403: "`Host` is not a name of the server, or a page of another site sent the request (`Forbidden`).",
+    403: "`Host` is not a name of the server, a page of another site sent the request, or the index may not be written "
+    "(`Forbidden`).",
     404: "`model` is not the model of the server (`NotFound`).",
     408: "The body took too long to arrive (`Timeout`).",
     413: "There are too many inputs, an input is too long, or the body is too large or has too many values (`Validation`).",
-    415: "`Content-Type` is not `application/json`, or the body is compressed (`Validation`).",
+    415: "`Content-Type` is not that of the request, or the body is compressed (`Validation`).",
     422: "A field is unknown or has an invalid value, or an image can't be decoded (`Validation`).",
     424: "The model doesn't expose its tokens, so they have no ids (`Backend`).",
     429: "The queue is full (`Overloaded`). Retry after the seconds in `Retry-After`.",
     500: "Unexpected error; see the log of the server (`Backend`).",
     502: "The cluster of the index failed (`Backend`).",
-    503: "The request timed out, the server is shutting down, or the index or its model is not available (`Unhealthy`). "
-    "Retry after the seconds in `Retry-After`.",
+    503: "The request timed out, the server is shutting down, or the index, its model or its cluster is not available "
+    "(`Unhealthy`). Retry after the seconds in `Retry-After`.",
 }
 _SERVER = (401, 403, 429, 503)
 _COMMON = (*_SERVER, 500, 502)
@@ -64,11 +68,18 @@ def _describe_operation(
     request: dict[str, Any] | None = None,
     response: dict[str, Any],
     errors: tuple[int, ...] = (),
+    parameters: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
+    """Describe an operation; `parameters` are those of the URL, with their descriptions."""
+    described = [
+        {"name": name, "in": "query", "description": text, "schema": {"type": "string", "minLength": 1}}
+        for name, text in parameters.items()
+    ]
     return {
         "operationId": id_,
         "summary": summary,
         **({"description": description} if description else {}),
+        **({"parameters": described} if described else {}),
         **({"requestBody": {"required": True, **request}} if request else {}),
         "responses": {"200": response, **{str(status): _ERROR_RESPONSES[status] for status in errors}},
     }
@@ -104,6 +115,48 @@ _PATHS: dict[str, dict[str, dict[str, Any]]] = {
             ),
             errors=_POSTED,
         )
+    },
+    "/v1/documents": {
+        "post": _describe_operation(
+            "ingestDocuments",
+            "Make the documents of images, and write them if you name an index.",
+            "The documents are those that `stair-es ingest` writes. An image that fails doesn't fail the others. Instead of "
+            "JSON, the body may be an image, of the type `image/...`; then `uri`, `index`, `id`, `source` and `thumbnail_px` are "
+            "parameters of the URL.",
+            request=_describe_body(
+                "The images.",
+                DocumentsRequest,
+                {
+                    "index": "photos",
+                    "images": [{"uri": "nextcloud:42", "data": "data:image/jpeg;base64,/9j/", "fields": {"caption": "A cat"}}],
+                },
+            ),
+            response=_describe_body(
+                "One outcome per image, in the order of the request.",
+                DocumentsResponse,
+                {
+                    "index": "photos-stair-mini-3-20261201120000",
+                    "model": "stair-mini-3",
+                    "documents": [
+                        {"uri": "nextcloud:42", "outcome": "unchanged", "id": "2bd8f0c4c7a9d1e6b3f5a7c9e1d3b5f7"},
+                    ],
+                },
+            ),
+            errors=_POSTED,
+        ),
+        "delete": _describe_operation(
+            "deleteDocuments",
+            "Delete the documents of an image.",
+            "Needs `index`, and `uri` or `id`. An image without a document isn't an error. A later ingest takes the image in "
+            "again.",
+            parameters={
+                "index": "An index of `--write-index`.",
+                "uri": "Address of the image. Its pages are deleted, too.",
+                "id": "`_id` of the document.",
+            },
+            response=_describe_body("How many documents were deleted.", DeletionResponse, {"deleted": 1}),
+            errors=(422, *_COMMON),
+        ),
     },
     "/v1/vocabulary": {
         "get": _describe_operation(
@@ -201,7 +254,7 @@ def build_openapi_document() -> dict[str, Any]:
     """Build the OpenAPI document."""
     types = (
         *(EncodeRequest, QueryRequest, EmbedSparseRequest, EncodeResponse, QueryResponse, Vocabulary, SparseValue, Info),
-        ErrorBody,
+        *(DocumentsRequest, DocumentsResponse, DeletionResponse, ErrorBody),
     )
     _, schemas = schema_components(types, ref_template=_REFERENCE)
     schemas["EncodeRequest"]["anyOf"] = [_require_items("texts"), _require_items("images")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -18,6 +19,13 @@ from stair_es.feature_names import escape_feature
 from stair_es.search.query_encoder import MAX_READ_CHARS
 from stair_es.types import SparseVector
 from stair_es.web.config import AppConfig
+from stair_es.web.encoding.document_schemas import (
+    DeletionResponse,
+    parse_deletion,
+    parse_documents_request,
+    parse_image_request,
+)
+from stair_es.web.encoding.documents import DocumentService
 from stair_es.web.encoding.openapi import build_openapi_document
 from stair_es.web.encoding.schemas import (
     MAX_BODY_BYTES,
@@ -39,7 +47,7 @@ from stair_es.web.encoding.schemas import (
 from stair_es.web.encoding.service import EncodedInputs, EncodingService
 from stair_es.web.errors import RequestRejected, get_error_type
 from stair_es.web.hooks import HEALTH_PATH
-from stair_es.web.request_body import BodyReader, check_json_type
+from stair_es.web.request_body import BodyReader, check_json_type, get_media_type
 from stair_es.web.routes import PatternRoute
 
 RequestT = TypeVar("RequestT")
@@ -55,8 +63,10 @@ DENSE_PATHS = ("/", "/embed", "/embed_all", "/v1/embeddings", "/predict", "/rera
 class EncodingRoutes:
     """The routes of the encoder."""
 
-    def __init__(self, config: AppConfig, service: EncodingService) -> None:
+    def __init__(self, config: AppConfig, service: EncodingService, documents: DocumentService | None = None) -> None:
+        """Create the routes; None for a server without documents."""
         self._service, self._limits, self._hooks = service, config.batch_limits, config.hooks
+        self._documents = documents
         self._body_reader, self._max_image_bytes = BodyReader(config.limits), config.limits.upload_bytes
         self._parsing = asyncio.Lock()
 
@@ -71,8 +81,27 @@ class EncodingRoutes:
             PatternRoute("/v1/openapi.json", self._describe_api),
             PatternRoute("/embed_sparse", self._embed_sparse, methods=["POST"]),
             PatternRoute("/info", self._describe_model),
+            *self._list_document_routes(),
             *(PatternRoute(path, self._reject_dense, methods=["POST"]) for path in DENSE_PATHS),
         ]
+
+    def _list_document_routes(self) -> list[Route]:
+        if self._documents is None:
+            return []
+        serve = partial(self._serve_documents, self._documents)
+        return [PatternRoute("/v1/documents", serve, methods=["POST", "DELETE"])]
+
+    async def _serve_documents(self, service: DocumentService, request: Request) -> Response:
+        if request.method == "DELETE":
+            deleted = await self._wait(request, service.delete(parse_deletion(request.query_params)), 1)
+            return _respond_with_json(DeletionResponse(deleted=deleted))
+        check_json_type(request, or_image=True)
+        is_image = get_media_type(request).startswith("image/")
+        async with self._body_reader(request, MAX_BODY_BYTES) as body:
+            parse = partial(parse_image_request, dict(request.query_params)) if is_image else parse_documents_request
+            inputs = await self._parse(parse, body)
+            del body
+            return _respond_with_json(await self._wait(request, service.ingest(inputs), len(inputs.items)))
 
     async def _get_health(self, request: Request) -> Response:
         return Response("ok\n", media_type="text/plain")
@@ -178,7 +207,7 @@ class EncodingRoutes:
             del body  # as large as the images, which are held for as long as they wait
             return params, await self._wait(request, self._service.encode(inputs), len(inputs))
 
-    async def _parse(self, parse: Callable[[bytes, int], tuple[RequestT, Inputs]], body: bytes) -> tuple[RequestT, Inputs]:
+    async def _parse(self, parse: Callable[[bytes, int], ResultT], body: bytes) -> ResultT:
         """Parse a body. A large one doesn't block the event loop, and only one at a time takes the memory for it."""
         if len(body) <= _MAX_INLINE_BYTES:
             return parse(body, self._max_image_bytes)

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from stair_es.errors import DecodeError
 from stair_es.types import SparseVector
 from stair_es.web.errors import RequestRejected
-from stair_es.web.request_body import parse_struct
+from stair_es.web.request_body import check_wide_strings, parse_struct
 from stair_es.web.search.params import Conditions, FilterText, SortText, Tokens
 
 MAX_INPUTS = 32
@@ -144,35 +144,35 @@ class EmbedSparseRequest(Struct, kw_only=True):
 
 def parse_encode_request(body: bytes, max_image_bytes: int) -> tuple[EncodeRequest, Inputs]:
     """Parse the body of `POST /v1/encode`: the request without its images, and its inputs."""
-    request = _parse_request(body, EncodeRequest, _ENCODE_EXAMPLE)
+    request = parse_request(body, EncodeRequest, _ENCODE_EXAMPLE)
     texts, images = _number_items("texts", request.texts), _number_items("images", request.images)
-    _check_count("`texts` and `images`", len(texts) + len(images), _ENCODE_EXAMPLE)
+    check_count("`texts` and `images`", len(texts) + len(images), _ENCODE_EXAMPLE)
     for place, text in texts.items():
         _check_length(place, text)
     request.images = None
-    return request, {**texts, **{place: _decode_image(place, image, max_image_bytes) for place, image in images.items()}}
+    return request, {**texts, **{place: decode_base64(place, image, max_image_bytes) for place, image in images.items()}}
 
 
 def parse_query_request(body: bytes, max_image_bytes: int) -> tuple[QueryRequest, Inputs]:
     """Parse the body of `POST /v1/query`: the request without its image, and its inputs."""
-    request = _parse_request(body, QueryRequest, _QUERY_EXAMPLE)
+    request = parse_request(body, QueryRequest, _QUERY_EXAMPLE)
     image, request.image = request.image, None
     if request.text is None and image is None:
         raise RequestRejected(422, "`text` or `image` is required", _QUERY_EXAMPLE, code="no-input")
     _check_length("text", request.text or "")
     texts: dict[str, str | bytes] = {} if request.text is None else {"text": request.text}
-    return request, texts if image is None else {**texts, "image": _decode_image("image", image, max_image_bytes)}
+    return request, texts if image is None else {**texts, "image": decode_base64("image", image, max_image_bytes)}
 
 
 def parse_embed_request(body: bytes, max_image_bytes: int) -> tuple[None, Inputs]:
     """Parse the body of `POST /embed_sparse`: its inputs."""
-    request = _parse_request(body, EmbedSparseRequest, _EMBED_EXAMPLE)
+    request = parse_request(body, EmbedSparseRequest, _EMBED_EXAMPLE)
     items = _number_items("inputs", request.inputs)
-    _check_count("`inputs`", len(items), _EMBED_EXAMPLE)
+    check_count("`inputs`", len(items), _EMBED_EXAMPLE)
     inputs: dict[str, str | bytes] = {}
     for place, item in items.items():
         if _read_uri_head(item):
-            inputs[place] = _decode_image(place, item, max_image_bytes)
+            inputs[place] = decode_base64(place, item, max_image_bytes)
         else:
             if request.truncate is False:
                 _check_length(place, item)
@@ -186,7 +186,8 @@ def build_decode_rejection(place: str, error: DecodeError) -> RequestRejected:
     return RequestRejected(422, f"`{place}`: {error.message}"[:1000], remedy, code=error.code)
 
 
-def _parse_request(body: bytes, type_: type[RequestT], example: str) -> RequestT:
+def parse_request(body: bytes, type_: type[RequestT], example: str) -> RequestT:
+    """Parse a body; `example` is what to do about one that isn't an object."""
     if sum(map(body.count, (b",", b"[", b"{", b'"'))) > _MAX_SEPARATORS:
         raise RequestRejected(
             413,
@@ -194,7 +195,7 @@ def _parse_request(body: bytes, type_: type[RequestT], example: str) -> RequestT
             "Send fewer or shorter inputs.",
             code="body-too-complex",
         )
-    _check_wide_strings(body)
+    check_wide_strings(body, _MAX_WIDE_BYTES)
     return parse_struct(body, type_, {**_REMEDIES, "": example}, _decode_json, 422)
 
 
@@ -211,27 +212,13 @@ def _decode_json(body: bytes) -> object:
     return fields
 
 
-def _check_wide_strings(body: bytes) -> None:
-    """Check that no large string has characters beyond ASCII: one of them makes each character of the string take 4 bytes."""
-    if body.isascii() and b"\\u" not in body:
-        return
-    strings = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
-    wide = (each for each in strings if not each.isascii() or each.count(b"\\u") > each.count(b"\\u00"))
-    if sum(map(len, wide)) > _MAX_WIDE_BYTES:
-        raise RequestRejected(
-            413,
-            f"the body has more than {_MAX_WIDE_BYTES:,} bytes of strings that are not ASCII",
-            f"Send images in base64, and texts of at most {MAX_TEXT_CHARS:,} characters.",
-            code="body-too-complex",
-        )
-
-
 def _number_items(name: str, value: str | tuple[str, ...] | None) -> dict[str, str]:
     items = (value,) if isinstance(value, str) else value or ()
     return {f"{name}[{i}]": item for i, item in enumerate(items)}
 
 
-def _check_count(names: str, count: int, example: str) -> None:
+def check_count(names: str, count: int, example: str) -> None:
+    """Check the number of inputs in a request; `names` are where it has them."""
     if not count:
         raise RequestRejected(400, f"{names}: there is nothing to encode", example, error_type="Empty", code="no-input")
     if count > MAX_INPUTS:
@@ -260,10 +247,10 @@ def _read_uri_head(text: str) -> str:
     return head + comma if comma and lowered.startswith("data:") and lowered.endswith(";base64") else ""
 
 
-def _decode_image(place: str, text: str, max_bytes: int) -> bytes:
-    """Decode a data URI; `place` is where the request has it."""
+def decode_base64(place: str, text: str, max_bytes: int, *, allow_plain: bool = False) -> bytes:
+    """Decode an image in base64: a data URI, or, if allowed, plain base64; `place` is where the request has it."""
     head = _read_uri_head(text)
-    if not head.lower().startswith("data:image/"):
+    if not head.lower().startswith("data:image/") and (head or not allow_plain):
         raise RequestRejected(
             422, f"`{place}` is not an image in base64", "Send a data URI: data:image/jpeg;base64,...", code="not-base64"
         )

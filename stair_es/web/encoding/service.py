@@ -48,6 +48,8 @@ _SPEED_ROUNDS = 4
 """The first one loads the network. The fastest one counts, since other programs may be busy when the server starts."""
 
 ItemT = TypeVar("ItemT")
+ImageInput: TypeAlias = "bytes | Callable[[Encoder], Pixels]"
+"""An image file, or what decodes one; see `EncodingService.encode_decoded`."""
 EncodedItem: TypeAlias = "tuple[EncodingTarget, SparseVector | Exception]"
 """A target with the vector of an input for it, or why there is none."""
 
@@ -152,7 +154,7 @@ class EncodingService:
 
         self._short_texts, self._long_texts = create_text_batcher(_SHORT_TEXT_WORKERS), create_text_batcher(1)
         self._cores = SharedCores()
-        self._images: MicroBatcher[bytes, EncodedItem] = MicroBatcher(
+        self._images: MicroBatcher[ImageInput, EncodedItem] = MicroBatcher(
             self._encode_images,
             replace(batch_limits, max_batch=min(batch_limits.max_batch, _MAX_IMAGE_BATCH), max_batch_s=_MAX_IMAGE_BATCH_S),
             workers=self._limits.max_concurrent,
@@ -176,7 +178,7 @@ class EncodingService:
         texts = {place: truncate_query_text(item) for place, item in inputs.items() if isinstance(item, str)}
         short = {place: text for place, text in texts.items() if len(text) <= _SHORT_TEXT_CHARS}
         long = {place: text for place, text in texts.items() if place not in short}
-        images = {place: item for place, item in inputs.items() if isinstance(item, bytes)}
+        images: dict[str, ImageInput] = {place: item for place, item in inputs.items() if isinstance(item, bytes)}
         encoded = {
             **await _submit(self._short_texts, short),
             **await _submit(self._long_texts, long),
@@ -194,6 +196,18 @@ class EncodingService:
         if expected is None or any(other != expected for other, _ in encoded.values()):
             raise RequestRejected(503, "the index has changed during the request", "Send it again.", code="index-changed")
         return EncodedInputs(target=expected, vectors=vectors)
+
+    async def encode_decoded(self, decoders: Sequence[Callable[[Encoder], Pixels]]) -> list[EncodedItem]:
+        """Encode images that functions decode, in the batches of all images; errors are results, those of a function among them.
+
+        A function is called in a worker thread, perhaps again. It raises DecodeError for an image that can't be decoded.
+
+        Raises:
+            RequestRejected: If the time limit is too short for the images.
+            TooManyRequests: If too many wait already.
+            StairError: If the index or its model is not available.
+        """
+        return await self._images.submit(decoders) if decoders else []
 
     async def build_query(self, params: QueryRequest, inputs: Inputs) -> QueryResponse:
         """Build the search of a request: with the operators, conditions, captions and thresholds of `stair-es search`.
@@ -241,21 +255,23 @@ class EncodingService:
             vectors = _encode_apart(target.encoder.encode_texts, texts)
         return [(target, vector) for vector in vectors]
 
-    def _encode_images(self, images: Sequence[bytes]) -> list[EncodedItem]:
+    def _encode_images(self, images: Sequence[ImageInput]) -> list[EncodedItem]:
         target = self.get_target()
         with self._hold_slot():
             results = _encode_apart(partial(self._decode_and_encode, target.encoder), images)
         return [(target, result) for result in results]
 
-    def _decode_and_encode(self, encoder: Encoder, images: Sequence[bytes]) -> list[SparseVector | Exception]:
+    def _decode_and_encode(self, encoder: Encoder, images: Sequence[ImageInput]) -> list[SparseVector | Exception]:
         decoded = [self._decode_image(image, encoder) for image in images]
         pixels = [each for each in decoded if not isinstance(each, DecodeError)]
         with self._hooks.track_encoding("image"):
             vectors = iter(encoder.encode_images(np.stack(pixels)) if pixels else ())
         return [each if isinstance(each, DecodeError) else next(vectors) for each in decoded]
 
-    def _decode_image(self, image: bytes, encoder: Encoder) -> Pixels | DecodeError:
+    def _decode_image(self, image: ImageInput, encoder: Encoder) -> Pixels | DecodeError:
         try:
+            if not isinstance(image, bytes):
+                return image(encoder)
             return decode_image(image, encoder.image_spec, self._limits.upload_limits).pixels_HWC
         except DecodeError as error:
             return error

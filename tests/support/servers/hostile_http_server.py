@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
+from stair_es.ingest.sinks.live import open_live_indices
+from stair_es.model.base import ModelSpec
 from stair_es.search.index_encoder import load_query_encoder
 from stair_es.telemetry.server import ServerTelemetry, open_server_telemetry
 from stair_es.web.app import EncoderConfig, create_app, create_encoder_app
@@ -129,13 +131,22 @@ def serve_encoder(
     *,
     guard: AccessPolicy | None = None,
     root_path: str = "",
+    connection: Connection | None = None,
+    write_indices: Sequence[str] = (),
+    allow_private_urls: bool = False,
     **limits: Any,  # noqa: ANN401
 ) -> Iterator[PageClient]:
     """Serve an encoder with its metrics within the context; `limits` are fields of `BatchLimits` and `ServerLimits`."""
     batch_names = {each.name for each in fields(BatchLimits)}
     with bind_socket("127.0.0.1", 0) as (listener, port), open_server_telemetry(metrics=True) as observer, ExitStack() as stack:
+        get_target = target if callable(target) else lambda: target
+        encoder = get_target().encoder
+        opening = open_live_indices(connection, write_indices, ModelSpec(name=encoder.card.name), encoder)
         config = EncoderConfig(
-            get_target=target if callable(target) else lambda: target,
+            get_target=get_target,
+            connection=connection,
+            write_indices=stack.enter_context(opening),
+            allow_private_urls=allow_private_urls,
             batch_limits=BatchLimits(**{name: value for name, value in limits.items() if name in batch_names}),
             limits=ServerLimits(**{name: value for name, value in limits.items() if name not in batch_names}),
             root_path=root_path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +12,8 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
 from stair_es.web.config import AppConfig, ServerLimits
+from stair_es.web.encoding.document_schemas import parse_documents_request
+from stair_es.web.encoding.documents import DocumentService
 from stair_es.web.encoding.openapi import build_openapi_document
 from stair_es.web.encoding.routes import DENSE_PATHS, EncodingRoutes
 from stair_es.web.encoding.schemas import parse_embed_request, parse_encode_request, parse_query_request
@@ -34,7 +37,7 @@ def test_the_document_is_valid_openapi() -> None:
 
 def test_the_examples_match_their_schemas() -> None:
     examples = list_json_bodies()
-    assert len(examples) == 7
+    assert len(examples) == 10
     for _, body in examples:
         schema = {**body["schema"], "components": DOCUMENT["components"]}
         OAS31Validator(schema).validate(body["example"])
@@ -42,7 +45,12 @@ def test_the_examples_match_their_schemas() -> None:
 
 def test_the_examples_of_requests_are_accepted() -> None:
     paths = DOCUMENT["paths"]
-    parsers = {"/v1/encode": parse_encode_request, "/v1/query": parse_query_request, "/embed_sparse": parse_embed_request}
+    parsers: dict[str, Callable[[bytes, int], object]] = {
+        "/v1/encode": parse_encode_request,
+        "/v1/query": parse_query_request,
+        "/v1/documents": parse_documents_request,
+        "/embed_sparse": parse_embed_request,
+    }
     for path, parse in parsers.items():
         example = paths[path]["post"]["requestBody"]["content"]["application/json"]["example"]
         assert parse(json.dumps(example).encode(), ServerLimits().upload_bytes) is not None
@@ -53,7 +61,7 @@ def test_it_has_the_routes_that_there_are() -> None:
     service = EncodingService(config, lambda: pytest.fail("not needed"))
     routes = {
         (route.path, method.lower())
-        for route in EncodingRoutes(config, service).list_routes()
+        for route in EncodingRoutes(config, service, DocumentService(config, service, {})).list_routes()
         if route.path not in DENSE_PATHS
         for method in (route.methods or set()) - {"HEAD"}
     }
