@@ -96,8 +96,8 @@ def _build_arguments(parameters: Iterable[inspect.Parameter], values: Mapping[st
 
 
 def add_failure_facts(get_facts: GetFacts) -> None:
-    """Add the values of `get_facts` to the JSON error if the running command fails; outside of a command do nothing."""
-    _failure_facts.get([]).append(get_facts)
+    """Add the values of `get_facts`, of the latest call, to the JSON error if the running command fails; else do nothing."""
+    _failure_facts.get([])[:] = [get_facts]
 
 
 def _emit_error(error: Exception, facts: list[GetFacts]) -> None:

@@ -55,6 +55,7 @@ def run_ingest(
     progress: RunProgressCallback,
     accounting: RunAccounting | None = None,
     on_batch: Callable[[Batch], None] = lambda _: None,
+    model: Model | None = None,
 ) -> IngestReport:
     """Ingest the images, or the texts, of `sources` into the index that `options.alias` points to.
 
@@ -65,6 +66,7 @@ def run_ingest(
         progress: Called with the accounting after each finished batch.
         accounting: The accounting of the run, from `open_run_accounting`: pass it to have the counts of a failed run.
         on_batch: Called with each finished batch.
+        model: The model of the options, if it is resolved already.
 
     Raises:
         StairError: If the run failed as a whole. What was written stays, and the next run resumes from there.
@@ -74,7 +76,7 @@ def run_ingest(
         accounting.dead_letters.check_writable()
         if options.noun == "image":
             accounting.dead_letters.set_sources(sources, options.source)
-        kind, model = load_sink_kind(options), resolve_ingest_model(options)
+        kind, model = load_sink_kind(options), model or resolve_ingest_model(options)
         plan = build_sink_plan(options, model, connection)
         before = kind.open_readonly(plan) if options.resync else None
         stream = SourceStream(sources, options.untyped_columns)

@@ -62,7 +62,10 @@ class IngestRun:
         logger.info("%s: %s for %s on %s", kind, session.index, self.options.alias, session.label)
         if policy := session.choose_policy(self.options.policy):
             logger.info("token policy: %s", policy.label)
-        self.accounting.dead_letters.prepare_file()
+        if self.stream.is_partial:  # letters of other images stay
+            self.accounting.dead_letters.check_writable()
+        else:
+            self.accounting.dead_letters.prepare_file()
         try:
             with session.load():
                 with closing(batches):

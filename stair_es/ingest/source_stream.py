@@ -57,7 +57,7 @@ class SourceStream:
                 else:
                     failures += 1
                 yield found
-            if not failures:
+            if not failures and not getattr(source, "is_partial", False):
                 self.complete.append(source.uri)
                 if not images:
                     self.empty.append(source.uri)
@@ -91,6 +91,11 @@ class SourceStream:
             if not _is_document_field(name):
                 self.dropped_columns.add_name(name)
         return replace(item, fields={name: value for name, value in item.fields.items() if _is_document_field(name)})
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether only changed images of a source are listed."""
+        return any(getattr(source, "is_partial", False) for source in self._sources)
 
     @property
     def source_uris(self) -> list[str]:

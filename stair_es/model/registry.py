@@ -68,6 +68,10 @@ class Model:
         spec = self.spec if threads is None else replace(self.spec, threads=threads)
         return self.plugin.load(spec if device is None else replace(spec, device=device))
 
+    def keep_loaded(self) -> Model:
+        """Return the model with an encoder that stays loaded: each `load` with the same arguments returns the same one."""
+        return replace(self, plugin=_KeptPlugin(self.plugin))
+
     def check_indexable(self) -> None:
         """Raise ModelError if the model has no tokens, before an index is created for it."""
         if not self.card.has_tokens:
@@ -87,6 +91,27 @@ class Model:
                 code="model-without-table",
             )
         return table
+
+
+class _KeptPlugin(EncoderPlugin):
+    """A plugin that keeps its encoders."""
+
+    def __init__(self, plugin: EncoderPlugin) -> None:
+        self._plugin, self._encoders = plugin, list[tuple[ModelSpec, Encoder]]()
+        self.card = plugin.card
+
+    def can_use_gpu(self, spec: ModelSpec) -> bool:
+        return self._plugin.can_use_gpu(spec)
+
+    def load(self, spec: ModelSpec) -> Encoder:
+        for known, encoder in self._encoders:
+            if known == spec:
+                return encoder
+        self._encoders.append((spec, self._plugin.load(spec)))
+        return self._encoders[-1][1]
+
+    def build_text_table(self) -> TokenTable | None:
+        return self._plugin.build_text_table()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,6 +126,16 @@ class SourceArguments(shared.ReadArguments):
         FirstRunOnly,
     ] = None
 
+    watch: Annotated[
+        bool,
+        define_option(
+            "watch",
+            "After the run, watch local folders, and take in new and changed files about a second after they were stored.",
+            _SOURCES,
+        ),
+        FirstRunOnly,
+    ] = False
+
     def build_source_options(self) -> SourceOptions:
         """Build the options of the sources."""
         from stair_es.sources.base import SourceOptions, WalkOptions

@@ -6,6 +6,7 @@ import inspect
 import re
 import shlex
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args
 
@@ -28,6 +29,7 @@ from .arguments import (
     JsonReportOption,
     SourceArguments,
 )
+from .watch import watch_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
     from stair_es.ingest.accounting.report import IngestReport
     from stair_es.ingest.options import IngestOptions
+    from stair_es.model.registry import Model
     from stair_es.sources.base import Source, SourceOptions
     from stair_es.telemetry.ingest import IngestTelemetry, MetricsTargets
 
@@ -161,6 +164,7 @@ def ingest_command(arguments: IngestArguments) -> None:
     stair-es ingest 'laion/{00000..00099}.tar' --field caption=txt,license=license --runner ray
     stair-es ingest items.parquet --image-column url --field caption=title,price=price --index shop
     stair-es ingest --retry-failed failed.jsonl --index photos
+    stair-es ingest ~/Pictures --index photos --watch
     ```
 
     Images that are already in the index and haven't changed are skipped. Run the command again after a crash to resume, or every
@@ -187,6 +191,15 @@ def _run(arguments: IngestArguments) -> bool:
     allow_failed = arguments.execution.allow_failed
     targets = arguments.metrics.build_targets()
     with open_ingest_telemetry(arguments.index, targets, allow_failed=allow_failed) as telemetry:
+        if arguments.source.watch:
+            watch_sources(
+                options,
+                open_sources=partial(_open_sources, arguments, options.source),
+                connection=_resolve_connection(arguments, options),
+                run=partial(run_with_progress, telemetry=telemetry),
+                as_json=arguments.as_json,
+            )
+            return True
         report = _run_ingest(arguments, options, telemetry)
     if arguments.model is None and report.written and not arguments.as_json:
         note_default_model(DEFAULT_MODEL)
@@ -198,6 +211,8 @@ def _check_arguments(arguments: IngestArguments) -> None:
     from stair_es.cluster.metadata.names import check_alias_name
 
     check_alias_name(arguments.index)
+    if arguments.source.watch:
+        check_watch_options(arguments)
     if arguments.source.retry_failed is not None:
         check_retry_index(arguments.source.retry_failed, arguments.index, arguments.connection.context)
 
@@ -215,7 +230,11 @@ def _run_ingest(arguments: IngestArguments, options: IngestOptions, telemetry: I
 
 
 def run_with_progress(
-    sources: Sequence[Source], connection: Connection | None, options: IngestOptions, telemetry: IngestTelemetry
+    sources: Sequence[Source],
+    connection: Connection | None,
+    options: IngestOptions,
+    telemetry: IngestTelemetry,
+    model: Model | None = None,
 ) -> IngestReport:
     """Run an ingest with a progress bar and telemetry. An interrupted or failed one says what it stored."""
     from stair_es.ingest.pipeline import run_ingest
@@ -231,7 +250,13 @@ def run_with_progress(
         try:
             with show_ingest_progress() as progress:
                 report = run_ingest(
-                    sources, connection, options, progress=progress, accounting=accounting, on_batch=telemetry.record_batch
+                    sources,
+                    connection,
+                    options,
+                    progress=progress,
+                    accounting=accounting,
+                    on_batch=telemetry.record_batch,
+                    model=model,
                 )
         except (KeyboardInterrupt, SystemExit):
             if accounting.listed:
@@ -240,6 +265,18 @@ def run_with_progress(
             raise
     telemetry.record_report(report)
     return report
+
+
+def check_watch_options(arguments: IngestArguments) -> None:
+    """Raise OptionConflict for an option that `--watch` excludes."""
+    excluded = {
+        "--dry-run": arguments.target.dry_run,
+        "--retry-failed": arguments.source.retry_failed is not None,
+        "--runner ray": arguments.execution.runner == "ray" or arguments.execution.ray_address is not None,
+    }
+    for option, is_given in excluded.items():
+        if is_given:
+            raise OptionConflict(f"--watch and {option} are mutually exclusive", f"Leave {option} or --watch out.")
 
 
 def _run_dry(arguments: IngestArguments, options: IngestOptions) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,23 @@ from stair_es.sources.limits import NameCounter
 SORT_BATCH = 10_000
 """Names of a folder that are sorted together: ordered by name in folders of usual size, bounded memory in larger ones."""
 _REMEDY = "SOURCE is a file, a folder or a glob on this machine, or a URL (docs/sources.md has them all)."
+
+
+class PathSelection:
+    """Selected paths and everything below them, in a walk of their folders."""
+
+    def __init__(self, paths: Iterable[str], *, by_stem: bool = False) -> None:
+        """Select paths; with `by_stem`, also the files next to one that differ in the suffix only."""
+        self._paths = frozenset(paths)
+        self._ways = frozenset(str(folder) for path in self._paths for folder in Path(path).parents)
+        self._stems = frozenset(path.rpartition(".")[0] for path in self._paths) if by_stem else frozenset[str]()
+
+    def is_on_way(self, path: str) -> bool:
+        """Return whether a path is selected, or leads to one that is."""
+        return path in self._ways or path in self._paths or path.rpartition(".")[0] in self._stems or self._is_below(path)
+
+    def _is_below(self, path: str) -> bool:
+        return any(str(folder) in self._paths for folder in Path(path).parents)
 
 
 class LocalFileLister:
@@ -42,12 +59,26 @@ class LocalFileLister:
         self._folder, parts = split_glob(self._path) if self._is_glob else (self._path, [])
         self._pattern = GlobPattern(parts, hidden=self._walk.hidden)
         self._real = os.path.realpath(self._folder)
+        self.selection: PathSelection | None = None
+        """What to list; None for everything."""
         self.uri = Path(self._folder).as_uri() + "".join("/" + quote(part, safe="*?[]!") for part in parts)
 
     def check_exists(self) -> None:
         """Raise UsageError if the file, or the folder of a glob, does not exist."""
         if not self._argument or not os.path.lexists(self._folder):
             raise UsageError(f"no such file or folder: {self._argument!r}", _REMEDY, code="no-such-file")
+
+    @property
+    def folder(self) -> str | None:
+        """Return the folder that is listed; None for a single file."""
+        return self._folder if self._is_glob or os.path.isdir(self._path) else None  # noqa: PTH112
+
+    def locate_change(self, path: str) -> str:
+        """Return the path under which a walk comes to a changed file or folder: without links that lead back into the folder."""
+        head, name = os.path.split(path)
+        real = os.path.realpath(head)
+        inside = Path(real).is_relative_to(self._real)
+        return os.path.normpath(os.path.join(self._folder, os.path.relpath(real, self._real), name)) if inside else path  # noqa: PTH118
 
     def list_files(self) -> Iterator[ListedFile | ListingFailure]:
         """Yield the files, and the folders that cannot be listed."""
@@ -59,7 +90,7 @@ class LocalFileLister:
         for listed in self._walk_folders(None if self._pattern.is_complete(start) else start):
             empty = False
             yield listed
-        if self._is_glob and empty and not self.ignored and not self.left_out:
+        if self._is_glob and empty and not self.ignored and not self.left_out and self.selection is None:
             raise UsageError(
                 f"nothing matches {self._argument!r}",
                 "Quote the pattern, and use ** to match subfolders.",
@@ -101,6 +132,8 @@ class LocalFileLister:
         with os.scandir(path) as entries:
             while batch := list(islice(entries, SORT_BATCH)):
                 for entry in sorted(batch, key=lambda entry: entry.name):
+                    if self.selection is not None and not self.selection.is_on_way(entry.path):
+                        continue
                     after = None if states is None else self._pattern.match_name(states, entry.name)
                     if after is not None and not after:
                         continue

@@ -9,7 +9,7 @@ from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOpti
 from stair_es.sources.image.isolated import get_readable_suffixes
 from stair_es.sources.image.pages import list_pages
 from stair_es.sources.io.files import FileLister, FileSource, LeftOutReason, ListedFile
-from stair_es.sources.io.local_listing import LocalFileLister
+from stair_es.sources.io.local_listing import LocalFileLister, PathSelection
 from stair_es.sources.io.remote_listing import RemoteFileLister
 from stair_es.sources.io.uris import IMAGE_SUFFIXES, RAW_SUFFIXES, get_scheme, has_suffix, is_container
 
@@ -21,6 +21,22 @@ class ImageFileSource(FileSource):
         super().__init__(files)
         self._skip_raw_pairs, self._read_limits = options.walk.skip_raw_pairs, options.read_limits
         self._pairs = 0
+
+    @property
+    def is_partial(self) -> bool:
+        """Return whether only changed files are listed: then others aren't gone."""
+        return isinstance(self._files, LocalFileLister) and self._files.selection is not None
+
+    @property
+    def watched_folder(self) -> str | None:
+        """Return the local folder in which changes can be watched, if it is one."""
+        return self._files.folder if isinstance(self._files, LocalFileLister) else None
+
+    def select_changed(self, paths: Iterable[str]) -> None:
+        """List only these local files and folders, as far as they belong to the source."""
+        assert isinstance(self._files, LocalFileLister)
+        located = map(self._files.locate_change, paths)
+        self._files.selection = PathSelection(located, by_stem=self._skip_raw_pairs)
 
     @property
     def left_out(self) -> Mapping[LeftOutReason, int]:
