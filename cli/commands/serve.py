@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL, DEFAULT_PRICE_FIELD
+from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_PRICE_FIELD
 from stair_es.errors import OptionConflict, UsageError
 from stair_es.model.own_code import ask_with
 
@@ -21,12 +21,11 @@ from ..output.console import emit_json, print_notice, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from stair_es.cluster.client.connection import Connection
-    from stair_es.ingest.sinks.live import LiveIndex
     from stair_es.telemetry.server import ServerTelemetry
     from stair_es.web.auth import AccessPolicy
+    from stair_es.web.coverage import CoverageReport
     from stair_es.web.encoding.service import EncodingTarget
 
 _ENV_SERVE_TOKEN = "STAIR_ES_SERVE_TOKEN"
@@ -124,47 +123,6 @@ _EncoderIndex = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServiceArguments:
-    """Options for the load of the encoder, and for what clients may write."""
-
-    max_batch: Annotated[
-        int, typer.Option("--max-batch", metavar="N", min=1, max=1024, help="Maximum number of texts to encode in one batch.")
-    ] = 32
-    max_waiting: Annotated[
-        int,
-        typer.Option(
-            "--max-waiting",
-            metavar="N",
-            min=1,
-            help="Maximum number of queued texts, and of queued images. Requests beyond it get HTTP status 429.",
-        ),
-    ] = 256
-    timeout: Annotated[
-        float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Time after which a request gets HTTP status 503.")
-    ] = 30.0
-    write_index: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--write-index",
-            metavar="ALIAS",
-            help="Allow clients to write and delete documents of this index, with /v1/documents (repeatable).",
-        ),
-    ] = None
-    allow_private_urls: shared.AllowPrivateUrlsOption = False
-
-    def open_indices(
-        self, connection: Connection | None, encoder: EncoderArguments, target: EncodingTarget
-    ) -> AbstractContextManager[dict[str, LiveIndex]]:
-        """Open the indices that clients may write; a missing one is created for the model of the encoder."""
-        from stair_es.ingest.sinks.live import open_live_indices
-        from stair_es.model.base import ModelSpec
-
-        name = encoder.model or (target.state.info.model_name if target.state else DEFAULT_MODEL)
-        spec = ModelSpec(name=name, fit=encoder.fit, settings=config_file.get_config().settings)
-        return open_live_indices(connection, self.write_index or (), spec, target.encoder)
-
-
 def serve_command(
     index: shared.IndexOption = DEFAULT_INDEX,
     host: _Host = "127.0.0.1",
@@ -204,13 +162,11 @@ def serve_command(
     from stair_es.telemetry.server import open_server_telemetry
     from stair_es.web.app import create_app, parse_root_path
     from stair_es.web.config import ServerConfig
-    from stair_es.web.coverage import read_coverage_report
     from stair_es.web.originals import AllowedRoots
     from stair_es.web.server import bind_socket, build_page_url, create_server
 
-    policy = _build_access_policy(
-        host, _read_access_token(token_file, _ENV_SERVE_TOKEN), no_token, allow_host, exposed=_EXPOSED[teach]
-    )
+    token = _read_access_token(token_file, _ENV_SERVE_TOKEN)
+    policy = _build_access_policy(host, token, no_token, allow_host, exposed=_EXPOSED[teach])
     with open_server_telemetry(metrics=metrics) as telemetry, bind_socket(host, port) as (listener, bound_port):
         config = ServerConfig(
             index=index,
@@ -218,7 +174,7 @@ def serve_command(
             roots=AllowedRoots.from_folders(images or [], strips_location=strip_location),
             title=title,
             price_field=price_field,
-            coverage=read_coverage_report(coverage) if coverage else None,
+            coverage=_read_coverage(coverage),
             teach=teach,
             root_path=parse_root_path(root_path),
             hooks=telemetry.hooks,
@@ -240,7 +196,7 @@ def serve_encoder_command(
     root_path: _EncoderRootPath = "",
     as_json: shared.JsonOption = False,
     *,
-    service: ServiceArguments,
+    service: shared.ServiceArguments,
     connection: ConnectionArguments,
     fit: shared.FitOption = None,
     backend: shared.BackendOption = "auto",
@@ -373,6 +329,12 @@ def _parse_host_name(text: str) -> str:
             f"{text!r} is not a host name", "Write it as in a URL, without http:// and path.", code="invalid-host-name"
         )
     return name
+
+
+def _read_coverage(path: Path | None) -> CoverageReport | None:
+    from stair_es.web.coverage import read_coverage_report
+
+    return None if path is None else read_coverage_report(path)
 
 
 def _read_access_token(path: Path | None, variable: str) -> str:

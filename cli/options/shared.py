@@ -11,7 +11,14 @@ from stair_es.config.defaults import DEFAULT_MODEL, ENV_FIT, ENV_INDEX, ENV_MODE
 from stair_es.types import Backend, Fit, Precision, TextTower, TokensType
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from stair_es.cluster.client.connection import Connection
+    from stair_es.ingest.sinks.live import LiveIndex
     from stair_es.sources.base import ReadLimits
+    from stair_es.web.encoding.service import EncodingTarget
+
+    from .search import EncoderArguments
 
 LAST_PANEL = "Secure connection"
 """Panel that is the last one in the help of every command."""
@@ -183,3 +190,46 @@ class ReadArguments:
 
         policy = UrlPolicy(allow_private=self.allow_private_urls, timeout_s=self.url_timeout_s, patience_s=self.url_patience_s)
         return ReadLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, url_policy=policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceArguments:
+    """Options for the load of the encoder, and for what clients may write."""
+
+    max_batch: Annotated[
+        int, typer.Option("--max-batch", metavar="N", min=1, max=1024, help="Maximum number of texts to encode in one batch.")
+    ] = 32
+    max_waiting: Annotated[
+        int,
+        typer.Option(
+            "--max-waiting",
+            metavar="N",
+            min=1,
+            help="Maximum number of queued texts, and of queued images. Requests beyond it get HTTP status 429.",
+        ),
+    ] = 256
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Time after which a request gets HTTP status 503.")
+    ] = 30.0
+    write_index: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--write-index",
+            metavar="ALIAS",
+            help="Allow clients to write and delete documents of this index, with /v1/documents (repeatable).",
+        ),
+    ] = None
+    allow_private_urls: AllowPrivateUrlsOption = False
+
+    def open_indices(
+        self, connection: Connection | None, encoder: EncoderArguments, target: EncodingTarget
+    ) -> AbstractContextManager[dict[str, LiveIndex]]:
+        """Open the indices that clients may write; a missing one is created for the model of the encoder."""
+        from stair_es.ingest.sinks.live import open_live_indices
+        from stair_es.model.base import ModelSpec
+
+        from . import config_file
+
+        name = encoder.model or (target.state.info.model_name if target.state else DEFAULT_MODEL)
+        spec = ModelSpec(name=name, fit=encoder.fit, settings=config_file.get_config().settings)
+        return open_live_indices(connection, self.write_index or (), spec, target.encoder)

@@ -70,7 +70,7 @@ class FolderWatcher:
         self._folders, self._suffixes = folders, get_readable_suffixes(with_documents=True)
         self._seen: dict[str, _Seen] = {}
         self._lock = threading.Lock()
-        self._is_complete = True
+        self._is_complete, self._is_replaced = True, False
         self._identities = self._identify_folders()
         self._error: Exception | None = None
 
@@ -147,6 +147,8 @@ class FolderWatcher:
                 started.set()
                 with self._lock:
                     for change, path in changes:
+                        if change == Change.deleted and path in self._folders:
+                            self._is_replaced = True  # perhaps by one with the same number
                         if self._is_wanted(path, is_modified=change == Change.modified):
                             self._seen[path] = _Seen(_read_state(path))
                     if len(self._seen) > MAX_PATHS:
@@ -170,9 +172,9 @@ class FolderWatcher:
         identities = self._identify_folders()
         if None in identities:  # perhaps it comes back
             return
-        if identities != self._identities or not self._thread.is_alive():
+        if self._is_replaced or identities != self._identities or not self._thread.is_alive():
             self._stop()
-            self._error, self._identities = None, identities
+            self._error, self._is_replaced, self._identities = None, False, identities
             self._start()
             with self._lock:
                 self._is_complete = False

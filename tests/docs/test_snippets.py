@@ -98,6 +98,7 @@ PARSED_ONLY = {
     "docs/howto/text-in-cluster.md": 15,
     "docs/howto/train-your-own.md": 1,
     "docs/howto/words-and-text.md": 1,
+    "docs/howto/your-application.md": 2,
     "docs/ingest.md": 1,
     "docs/models.md": 5,
     "docs/observe.md": 1,

