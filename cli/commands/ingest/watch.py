@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Protocol, cast
 from stair_es.errors import (
     AuthenticationFailed,
     ClusterError,
+    ClusterUnreachable,
+    IndexMismatch,
     IngestError,
+    NotASearchCluster,
     StairError,
+    UnsupportedTarget,
     UsageError,
 )
 
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
 _WAIT_S = 3600.0
 _MAX_BACKOFF_S = 60.0
+_PERMANENT = (AuthenticationFailed, IndexMismatch, NotASearchCluster, UnsupportedTarget)
 _COUNTS = ("written", "unchanged", "failed", "forgotten", "removed")
 
 
@@ -63,7 +68,7 @@ def watch_sources(
 
     Raises:
         UsageError: If a source isn't a local folder.
-        StairError: If the first round fails, or a later one for a reason that doesn't go away.
+        StairError: If a round fails for a reason that doesn't go away.
     """
     from stair_es.ingest.pipeline import resolve_ingest_model
     from stair_es.sources.watch import FolderWatcher
@@ -105,6 +110,7 @@ class _Rounds:
     totals: Counter[str] = field(default_factory=Counter)
     _index: str = ""
     """The index of the last round."""
+    _has_answered: bool = False
 
     def run_all(self, watcher: FolderWatcher) -> None:
         """Run rounds until an exception. If the cluster or a folder is lost later, try again at growing intervals."""
@@ -131,9 +137,13 @@ class _Rounds:
                 changes = watcher.take_changes(_WAIT_S)
 
     def _is_temporary(self, error: StairError) -> bool:
-        if not self._index:
-            return False
-        return error.code == "no-such-file" or (isinstance(error, ClusterError) and not isinstance(error, AuthenticationFailed))
+        """Return whether a round may succeed later. Until the cluster has answered once, the URL may be wrong."""
+        if error.code == "no-such-file":
+            return bool(self._index)
+        permanent = (AuthenticationFailed,) if self._has_answered else _PERMANENT
+        is_temporary = isinstance(error, ClusterError) and not isinstance(error, permanent)
+        self._has_answered |= is_temporary and not isinstance(error, ClusterUnreachable)
+        return is_temporary
 
     def _run_round(self, changes: FolderChanges) -> bool:
         """Run a round of changes; return False if the index was created in it, and so lacks everything else."""
@@ -155,6 +165,7 @@ class _Rounds:
             return True
         self.count += 1
         self.totals.update({name: getattr(report, name) for name in _COUNTS})
+        self._has_answered = True
         is_whole, self._index = not is_partial or report.index == self._index, report.index
         self._print_report(report)
         return is_whole
