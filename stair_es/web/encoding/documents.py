@@ -231,7 +231,7 @@ class _FetchedImage:
         decode_batch(self._config, self._batch)
         [state] = self._batch.images
         if not isinstance(state, Prepared):
-            raise DecodeError("see its outcome")
+            raise DecodeError("see its outcome", code="image-has-outcome")
         return state.decoded.pixels_HWC
 
     def finish(self, result: SparseVector | Exception) -> ImageState:
