@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,23 +83,37 @@ class CityNames:
         return next((city for city in found if not country or city.country == country.upper()), None)
 
 
-@lru_cache(maxsize=1)
+_loading = threading.Lock()
+"""So that searches in several threads wait for one table, instead of reading it once each."""
+
+
 def load_city_table() -> CityTable:
     """Load the table of 34,000 cities.
 
     Raises:
         MissingExtra: If its package isn't installed.
     """
-    return CityTable(_load_cities())
+    with _loading:
+        return _load_table()
 
 
-@lru_cache(maxsize=1)
 def load_city_names() -> CityNames:
     """Load the names of the cities, in about a second.
 
     Raises:
         MissingExtra: If their package isn't installed.
     """
+    with _loading:
+        return _load_names()
+
+
+@lru_cache(maxsize=1)
+def _load_table() -> CityTable:
+    return CityTable(_load_cities())
+
+
+@lru_cache(maxsize=1)
+def _load_names() -> CityNames:
     return CityNames(_load_cities())
 
 

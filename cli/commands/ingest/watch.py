@@ -138,7 +138,7 @@ class _Rounds:
 
     def _is_temporary(self, error: StairError) -> bool:
         """Return whether a round may succeed later. Until the cluster has answered once, the URL may be wrong."""
-        if error.code == "no-such-file":
+        if error.code in ("no-such-file", "dead-letters-in-use"):
             return bool(self._index)
         permanent = (AuthenticationFailed,) if self._has_answered else _PERMANENT
         is_temporary = isinstance(error, ClusterError) and not isinstance(error, permanent)
@@ -158,8 +158,8 @@ class _Rounds:
             _remove_letters(options, changes.paths)
         try:
             report = self.run(sources, self.connection, options, model=self.model)
-        except IngestError as error:
-            if error.code != "no-images":
+        except (IngestError, UsageError) as error:
+            if error.code != "no-images" and not (error.code == "nothing-matches" and self._index):
                 raise
             self.count += not self.count
             return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -47,7 +48,7 @@ def read_keywords(data: bytes) -> list[str]:
         return []
     try:
         with open_image(data) as image:
-            found = [*_read_xmp(_find_packet(image)), *_read_iptc(image)]
+            found = [*islice(_read_xmp(_find_packet(image)), MAX_KEYWORDS), *islice(_read_iptc(image), MAX_KEYWORDS)]
     except Exception:  # noqa: BLE001  the decoder has accepted the pixels, and any of its readers may fail on other parts
         return []
     labels = (normalize_label(text) for text in found if len(text) <= MAX_KEYWORD_CHARS and is_utf8(text))
@@ -64,13 +65,14 @@ def _find_packet(image: PilImage) -> bytes:
 
 def _read_xmp(packet: bytes) -> Iterator[str]:
     """Yield the items of `dc:subject`. A document type could define entities that grow without bound, and XMP has none."""
-    if not packet or len(packet) > _MAX_XMP_BYTES or b"<!" in packet:
+    packet = packet.strip(b"\0")
+    if not packet or len(packet) > _MAX_XMP_BYTES or b"<!" in packet or b"\0" in packet:  # UTF-16 would hide it
         return
     try:
-        events = ElementTree.iterparse(io.BytesIO(packet.strip(b"\0")))
-        for _, element in events:
+        for _, element in ElementTree.iterparse(io.BytesIO(packet)):
             if element.tag == _SUBJECT:
-                yield from (item.text for item in element.iter(_ITEM) if item.text)
+                yield from (item.text for items in element for item in items if item.tag == _ITEM and item.text)
+                element.clear()
     except (ElementTree.ParseError, ValueError):
         return
 

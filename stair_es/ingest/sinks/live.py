@@ -34,6 +34,7 @@ _CACHE_S = 5.0
 _MAX_SLEEP_S = 2.0
 _BULK_POLICY = BulkPolicy(attempts=4, backoff_s=0.25, max_backoff_s=1.0, max_retry_after_s=2.0, give_up_after_s=10.0)
 """Patience while a client waits: a few seconds. Then the client repeats its request."""
+_MAX_DELETIONS = 3
 _MAX_DELETED = 10_000
 
 
@@ -134,7 +135,15 @@ class LiveIndex:
         Raises:
             ClusterError: As `get_state`, or if the cluster refuses to delete one.
         """
-        state = self.get_state(encoder)
+        count = 0
+        for _ in range(_MAX_DELETIONS):  # again, if the alias was moved meanwhile
+            state = self.read_state(encoder)
+            count = max(count, self._delete_from(state, uri=uri, id_=id_))
+            if self.read_state(encoder).target.name == state.target.name:
+                return count
+        raise ClusterError(f"the index {self.alias!r} keeps being replaced", "Try again.", code="not-deleted")
+
+    def _delete_from(self, state: LiveState, *, uri: str, id_: str) -> int:
         index, config = state.target.name, state.config
         if id_:
             ids = {id_} & config.writer.find_by_id([id_]).keys()

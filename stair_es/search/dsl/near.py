@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stair_es.errors import MissingExtra, QueryError
@@ -19,6 +20,10 @@ _DEGREES = re.compile(r"[+-]?\d{1,3}(?:\.\d{0,20})?", re.ASCII)
 _DISTANCE = re.compile(r"(?P<number>\d{1,9}(?:\.\d{1,9})?)(?P<unit>m|km|mi)", re.IGNORECASE | re.ASCII)
 _COUNTRY = re.compile(r"[A-Za-z]{2}")
 _METERS = {"m": 1.0, "km": 1000.0, "mi": 1609.344}
+_SIGNED_NEAR = re.compile(r"[-+(\u2212\u2013]+near:", re.IGNORECASE)
+MAX_NEAR_PARTS = 4
+"""Each is a filter, which a cluster computes for many documents."""
+_TYPOGRAPHIC_QUOTES = re.compile("[\u201c\u201d\u201e]")
 _MINUS_SIGNS = re.compile("[\u2212\u2013]")
 _EXAMPLES = 'Write near:38.71,-9.14 or near:38.71,-9.14,5km; with the extra `places` also near:lisbon,20km or near:"new york",us.'
 
@@ -42,7 +47,7 @@ def parse_near(part: str) -> NearPlace:
     Raises:
         QueryError: If it has another form, or a number is out of range.
     """
-    place = part.partition(":")[2]
+    place = _TYPOGRAPHIC_QUOTES.sub('"', part.partition(":")[2])
     quoted = _QUOTED.fullmatch(place)
     raw = [quoted["name"], *(quoted["rest"] or "").split(",")[1:]] if quoted else place.split(",")
     values = [_MINUS_SIGNS.sub("-", each).strip() for each in raw]
@@ -57,6 +62,20 @@ def parse_near(part: str) -> NearPlace:
     if not is_name or len(country) > 1 or not all(map(_COUNTRY.fullmatch, country)):
         raise QueryError(f"{part[:80]!r} says neither a point nor a city", _EXAMPLES, code="near-without-place")
     return NearPlace(text=part, point=None, name=name, country="".join(country), distance_m=distance_m)
+
+
+def check_near_parts(parts: Sequence[str], near: Sequence[NearPlace]) -> None:
+    """Check the parts of a query string that say where.
+
+    Raises:
+        QueryError: If there are too many of them, or one has an operator of words.
+    """
+    if len(near) > MAX_NEAR_PARTS:
+        raise QueryError(f"{len(near)} places; at most {MAX_NEAR_PARTS} can be given", _EXAMPLES, code="near-out-of-range")
+    if signed := next(filter(_SIGNED_NEAR.match, parts), ""):
+        raise QueryError(
+            f"{signed[:80]!r}: a place has no operator", f"It is always required. {_EXAMPLES}", code="near-without-place"
+        )
 
 
 def build_near_condition(near: NearPlace, field: str) -> TextCondition:

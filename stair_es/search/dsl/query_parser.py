@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stair_es.errors import QueryError
-from stair_es.search.dsl.near import NEAR_PART, NearPlace, parse_near
+from stair_es.search.dsl.near import NEAR_PART, NearPlace, check_near_parts, parse_near
 
 _MINUS = "-\u2212\u2013"
 """The hyphen-minus, and what word processors and phones replace it with: the minus sign and the en dash."""
@@ -48,6 +48,7 @@ def parse_query(query_string: str) -> ParsedQuery:
     text, phrases, required, excluded, boosts = [], [], [], [], {}
     parts = _PART.findall(query_string)
     near = tuple(parse_near(part) for part in parts if NEAR_PART.fullmatch(part))
+    check_near_parts(parts, near)
     for part in parts:
         if NEAR_PART.fullmatch(part):
             continue

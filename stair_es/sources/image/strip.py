@@ -15,7 +15,7 @@ from stair_es.sources.image.exif import GPS_DIRECTORY, MAX_DIRECTORIES, TiffDire
 from stair_es.sources.image.isolated import find_isolated_format
 from stair_es.sources.image.pillow import open_image
 
-_TIFF_HEADER = re.compile(rb"II[*+]\0|MM\0[*+]")
+_TIFF_HEADER = re.compile(rb"II[*+]\0|MM\0[*+]|\A(?:II(?:RO|RS|U\0)|MMOR)")  # the latter of RAW files
 _MAX_BLOCKS, _MAX_BLOCK_BYTES, _MAX_BLOCK_ENTRIES = 512, 1 << 20, 512
 """EXIF blocks in a file that are looked at, and how much of each. Some start by chance, in compressed pixels."""
 _MAX_LOCATIONS = 4
@@ -30,11 +30,13 @@ _XMP_VALUE = re.compile(
 )
 _TOLD = re.compile(
     rb"G\0?[Pp]\0?[Ss]\0?(?:D\0?e\0?s\0?t\0?)?L\0?(?:a\0?t|o\0?n)"  # left in a text of one or two bytes a character
-    rb"|\xa9xyz.{0,8}[+-][0-9]|location\.ISO6709",  # of the video in a motion photo
+    rb"|\xa9xyz.{0,8}[+-][0-9]|location\.ISO6709"  # of the video in a motion photo
+    rb"|\bgeo:(?:lat|long)\b|[\w-]:L(?:atitude|ongitude)\b",
     re.DOTALL,
 )
 """What tells a location in another form than those that are removed."""
 _PNG_START, _PNG_TEXTS = b"\x89PNG\r\n\x1a\n", (b"tEXt", b"zTXt", b"iTXt")
+_HEXADECIMAL = "Raw profile type"
 _MAX_TEXT_BYTES = 1 << 24
 
 
@@ -101,9 +103,14 @@ def _tells_location(data: bytes, max_pixels: int) -> bool:
             for value in image.info.values()
             if isinstance(value, str | bytes)
         ]
-        block = data if image.format == "TIFF" else find_exif_block(image.info)
+        is_tiff = _TIFF_HEADER.match(data) is not None
+        block = find_exif_block(image.info)
+    if is_tiff and read_location(data) is not None:
+        return True
     if data.startswith(_PNG_START):
         for name, text in _read_png_texts(data):
+            if name.startswith(_HEXADECIMAL) and name != f"{_HEXADECIMAL} exif":
+                return True  # can't be read here, and may have any metadata
             values.append(text)
             block = block or find_exif_block({name: text.decode("latin-1")})
     return read_location(block) is not None or any(map(_TOLD.search, chain([data], values)))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from stair_es.cluster.documents.document import check_field_names
+from stair_es.cluster.documents.document import check_field_names, make_document_id
 from stair_es.errors import ReadError, UsageError
 from stair_es.sources.base import SourceItem
 from stair_es.sources.http.locator import UrlLocator
@@ -166,7 +166,7 @@ def _build_inputs(request: DocumentsRequest, contents: list[bytes | None]) -> Do
         _build_item(f"images[{place}]", image, data, request)
         for place, (image, data) in enumerate(zip(request.images, contents, strict=True))
     )
-    for names in ([item.uri for item in items], [item.document_id for item in items if item.document_id]):
+    for names in ([item.uri for item in items], [item.document_id or make_document_id(item.uri) for item in items]):
         if len(set(names)) < len(names):
             raise RequestRejected(422, "two images have the same `uri` or `id`", "Send each once.", code="duplicate-image")
     if request.index is not None and request.thumbnail_px is not None:

@@ -7,6 +7,7 @@ requests.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,7 +28,7 @@ from stair_es.ingest.stages import (
     fetch_parts,
     write_batches,
 )
-from stair_es.ingest.state import Batch, Deferred, Fetched, ImageState, Outcome, Prepared, mark_failed
+from stair_es.ingest.state import Batch, Deferred, Fetched, ImageState, Outcome, Pending, Prepared, mark_failed
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.sources.base import ReadLimits, UrlPolicy
 from stair_es.sources.http.locator import UrlLocator
@@ -42,6 +43,8 @@ from stair_es.web.errors import RequestRejected
 _CLUSTER_WORKERS = 4
 _URL_FETCHES = 8
 """URLs that are fetched, or whose images wait for the model: each holds an image in memory. A request has one at a time."""
+_URLS_TIMEOUT_S = 12.0
+"""Time after which no further URL of a request is fetched, so that the others are written before the request times out."""
 _URL_TIMEOUT_S = 10.0
 _ATTEMPTS = 2
 """An index that is replaced, or gets another token policy, while documents are written gets them again."""
@@ -176,9 +179,14 @@ class DocumentService:
         local = Batch([state for i, state in enumerate(batch.images) if i not in remote])
         await call(_fetch, config, local)
         await self._encode(config, local)
-        states = iter(local.images)
-        for i in range(len(batch.images)):
-            batch.images[i] = await self._fetch_remote(config, batch.images[i]) if i in remote else next(states)
+        states, deadline_s = iter(local.images), time.monotonic() + _URLS_TIMEOUT_S
+        for i, item in enumerate(inputs.items):
+            if i not in remote:
+                batch.images[i] = next(states)
+            elif time.monotonic() < deadline_s or not isinstance(batch.images[i], Pending):
+                batch.images[i] = await self._fetch_remote(config, batch.images[i])
+            else:
+                batch.images[i] = Outcome(item, "failed", "read", "the URLs before it took too long: send it again")
         await call(_write, config, held, batch)
         return DocumentsResponse(
             index=index,
