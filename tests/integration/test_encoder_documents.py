@@ -292,7 +292,7 @@ def read_logstash_body(event: dict[str, str]) -> Any:  # noqa: ANN401  JSON
     """Read the template `body` of the example's filter, which is a hash of Logstash, and fill an event in as Logstash does."""
     text = (PHOTOS.parent / "pipelines" / "logstash" / "photos.conf").read_text()
     assert text.count("{") == text.count("}")
-    found = re.search(r"\n    body => (\{.*?\n    \})", text, re.DOTALL)
+    found = re.search(r"\n      body => (\{.*?\n      \})", text, re.DOTALL)
     assert found is not None
     template = re.sub(r'("|\}|\])\s+(?=")', r"\1, ", found[1].replace("=>", ":"))
     return json.loads(re.sub(r"%\{(\w+)\}", lambda name: event[name[1]], template))

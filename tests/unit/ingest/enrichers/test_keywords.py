@@ -61,6 +61,8 @@ def test_keywords_of_iptc() -> None:
         make_xmp(" "),
         make_xmp("cat") + b" " * (1 << 20),
         b"<a>" * 20_000,
+        make_xmp("cat").decode().encode("utf-16-be"),
+        (b'<d:subject xmlns:d="http://purl.org/dc/elements/1.1/">' * 5_000) + b"<b/>" * 5_000 + b"</d:subject>" * 5_000,
     ],
 )
 def test_hostile_packets_give_no_keywords(xmp: bytes) -> None:

@@ -80,9 +80,28 @@ def test_any_text_is_a_place_or_a_query_error(text: str) -> None:
         assert each.name if each.point is None else abs(each.point.latitude) <= 90
 
 
-@pytest.mark.parametrize("text", ['"near:lisbon"', "linear:5", "near", "a near : b", "-near:5"])
+@pytest.mark.parametrize("text", ['"near:lisbon"', "linear:5", "near", "a near : b"])
 def test_words_stay_words(text: str) -> None:
     assert not parse_query(text).near
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("beach -near:lisbon", "near-without-place"),
+        ("+near:38.71,-9.14 beach", "near-without-place"),
+        ("(near:38.71,-9.14)", "near-without-place"),
+        (" ".join(f"near:{degrees},0" for degrees in range(5)), "near-out-of-range"),
+    ],
+)
+def test_places_have_no_operators_and_are_few(text: str, code: str) -> None:
+    assert len(parse_query(" ".join(f"near:{degrees},0" for degrees in range(4))).near) == 4
+    with expect_error(code):
+        parse_query(text)
+
+
+def test_quotes_of_phones_are_quotes() -> None:
+    assert parse_query("near:\u201clisbon\u201d,pt").near[0].name == "lisbon"
 
 
 def test_plain_text_has_no_operators() -> None:

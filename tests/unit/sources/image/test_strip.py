@@ -144,12 +144,13 @@ def build_png(**texts: str) -> bytes:
     [
         build_png(XMP=LISBON_XMP),
         build_png(Raw_profile_type_exif=f"\nexif\n  1\n{(b'Exif' + bytes(2) + build_gps_block()).hex()}\n"),
+        build_png(Raw_profile_type_APP1=f"\ngeneric\n  1\n{(b'Exif' + bytes(2) + build_gps_block()).hex()}\n"),
         build_camera_photo(xmp=LISBON_XMP.replace('"38,', "38,").encode()),
         build_camera_photo(xmp=LISBON_XMP.encode("utf-16-le")),
         build_camera_photo() + b"\0\0\0\x1e\xa9xyz\0\x12\x15\xc7+38.7139-009.1394/",
         build_pdf(["a scan"]),
     ],
-    ids=["zTXt", "hex", "xml", "utf-16", "motion", "pdf"],
+    ids=["zTXt", "hex", "hex APP1", "xml", "utf-16", "motion", "pdf"],
 )
 def test_what_cannot_be_changed_is_not_returned(data: bytes) -> None:
     assert strip_location(data, MAX_PIXELS) is None
