@@ -12,6 +12,7 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.document import LABEL_FIELDS, LABELS_FIELD, merge_labels, parse_labels
 from stair_es.cluster.documents.read import WriteVersion, get_documents_by_id, paginate_hits
 from stair_es.cluster.index.aliases import get_single_target
+from stair_es.cluster.index.mappings import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import check_index_format, get_index_identity, is_ingest_index
 from stair_es.cluster.metadata.names import check_alias_name
 from stair_es.cluster.metadata.policy_state import LABELS_POLICY, PolicyState, add_to_history, parse_policy_state
@@ -173,7 +174,7 @@ def copy_labels(cluster: Cluster, live: str, target: str) -> int:
 
     They are those with the same id and the same content. Labels that the target already has, from its files, are kept.
     """
-    found = cluster.call(cluster.client.indices.get_mapping, index=live)[live]
+    found = get_mappings_by_index(cluster, live).get(live, {"mappings": {}})  # it may have been deleted meanwhile
     if found["mappings"].get("properties", {}).get(LABELS_FIELD, {}).get("type") != LABEL_FIELDS[LABELS_FIELD]["type"]:
         return 0
     add_label_fields(cluster, target)

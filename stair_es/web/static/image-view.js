@@ -229,7 +229,7 @@ export class ImageView {
     setText(place, formatPlace(facts));
     camera.hidden = !camera.textContent;
     placeRow.hidden = !place.textContent;
-    near.hidden = !point;
+    placeRow.replaceChildren(place, ...(point ? [near] : []));
     if (point) setProps(near, { href: buildSearchHref(buildNearQuery(point)), title: "Images from up to 10 km around" });
   }
 
