@@ -46,7 +46,7 @@ from stair_es.system.ray_session import START_TIMEOUTS
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:6]
 API_KEY, TOKEN = "an-id:and-a-key-that-nobody-knows", "a-token-that-visitors-know"
 PORTS = {"page": "8077", "encoder": "8078"}
-_PATIENCE_S = 300.0
+_PATIENCE_S = 900.0
 
 
 def _find_free_port() -> int:
