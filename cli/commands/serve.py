@@ -234,7 +234,7 @@ def serve_encoder_command(
         config = EncoderConfig(
             get_target=get_target,
             connection=connected,
-            write_indices=stack.enter_context(service.open_indices(connected, encoder, get_target())),
+            write_indices=stack.enter_context(service.open_indices(connected, encoder.model, encoder.fit, get_target())),
             allow_private_urls=service.allow_private_urls,
             batch_limits=BatchLimits(max_batch=service.max_batch, max_waiting=service.max_waiting, timeout_s=service.timeout),
             root_path=parse_root_path(root_path),

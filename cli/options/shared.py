@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stair_es.config.defaults import DEFAULT_MODEL, ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL, MAX_BYTES, MAX_HITS, MAX_PIXELS
-from stair_es.types import Backend, Fit, Precision, TextTower, TokensType
+from stair_es.types import Backend, Fit, Precision, ResizeMode, TextTower, TokensType
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from stair_es.ingest.sinks.live import LiveIndex
     from stair_es.sources.base import ReadLimits
     from stair_es.web.encoding.service import EncodingTarget
-
-    from .search import EncoderArguments
 
 LAST_PANEL = "Secure connection"
 """Panel that is the last one in the help of every command."""
@@ -222,14 +220,14 @@ class ServiceArguments:
     allow_private_urls: AllowPrivateUrlsOption = False
 
     def open_indices(
-        self, connection: Connection | None, encoder: EncoderArguments, target: EncodingTarget
+        self, connection: Connection | None, model: str | None, fit: ResizeMode | None, target: EncodingTarget
     ) -> AbstractContextManager[dict[str, LiveIndex]]:
-        """Open the indices that clients may write; a missing one is created for the model of the encoder."""
+        """Open the indices that clients may write; a missing one is created for the model."""
         from stair_es.ingest.sinks.live import open_live_indices
         from stair_es.model.base import ModelSpec
 
         from . import config_file
 
-        name = encoder.model or (target.state.info.model_name if target.state else DEFAULT_MODEL)
-        spec = ModelSpec(name=name, fit=encoder.fit, settings=config_file.get_config().settings)
+        name = model or (target.state.info.model_name if target.state else DEFAULT_MODEL)
+        spec = ModelSpec(name=name, fit=fit, settings=config_file.get_config().settings)
         return open_live_indices(connection, self.write_index or (), spec, target.encoder)
