@@ -27,7 +27,8 @@ from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.collate import Collator
 from stair_es.training.data.dense_features import add_noise
 from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batch
-from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, build_param_groups, compute_lr_factor, set_train_mode
+from stair_es.training.optimizers import build_optimizer, compute_lr_factor
+from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, set_train_mode
 from stair_es.training.validation import ValidationSet, compute_mean_recall
 from stair_es.training.workers import WorkerGroup
 
@@ -170,11 +171,10 @@ class Trainer:
             images = add_noise(images, self.config.data.noise, rng)
             texts = replace(texts, states_BLD=add_noise(texts.states_BLD, self.config.data.noise, rng))
         if self.config.is_taught_by_backbone and texts.states_BLD is not None:
-            teacher = images[:, 0].to(self.device), texts.states_BLD[:, 0].to(self.device)
+            teacher = images[:, 0], texts.states_BLD[:, 0]
         if self.teacher is not None:
-            image_vectors, text_vectors = self.teacher(used_samples, captions)
-            teacher = image_vectors.to(self.device), text_vectors.to(self.device)
-        return DeviceBatch(images=images.to(self.device), texts=texts.to(self.device), teacher=teacher)
+            teacher = self.teacher(used_samples, captions)
+        return DeviceBatch(images=images, texts=texts, teacher=teacher).to(self.device)
 
     def _restore_best(self, progress: TrainingProgress, average: EMA) -> None:
         """Load the parameters of the checkpoint into the model."""
@@ -190,8 +190,7 @@ class _StageRun:
     ) -> None:
         optim, self._stage = trainer.config.optim, trainer.config.stages[progress.stage]
         self._trainer, self._progress, self._average, self._logs = trainer, progress, average, logs
-        rates = {"head": optim.lr, "backbone": optim.backbone_lr, "scale": optim.scale_lr}
-        self._optimizer = torch.optim.AdamW(build_param_groups(trainer.model, self._stage, rates, optim.weight_decay))
+        self._optimizer = build_optimizer(trainer.model, self._stage, optim)
         self._scaler = torch.amp.GradScaler(trainer.device.type, enabled=optim.precision == "fp16")
         if state and progress.step:
             self._optimizer.load_state_dict(state["optimizer"])
@@ -203,12 +202,13 @@ class _StageRun:
             make_autocast=trainer.make_autocast,
             chunk=trainer.config.batch.chunk,
             teacher_scale=optim.teacher_scale,
+            gather_dtype=torch.bfloat16 if optim.precision == "bf16" else torch.float32,
         )
 
     def run(self) -> None:
         """Run the stage to its end, and advance the progress to the next one."""
         trainer, stage, progress, validation = self._trainer, self._stage, self._progress, self._trainer.config.validation
-        set_train_mode(trainer.model, stage)
+        set_train_mode(trainer.model, stage, checkpointing=trainer.config.batch.checkpointing)
         logged_step, clock = progress.global_step, time.perf_counter()
         batches = trainer.iterate_batches(progress.global_step)
         while progress.step < stage.steps and not progress.stopped_early:

@@ -49,8 +49,9 @@ def wait_for_steps(folder: Path, out: str, running: WarmCommand, step: int) -> N
     poll_until(has_come)
 
 
-def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path) -> None:
-    straight = run_training(folder, "straight", "--json")
+@pytest.mark.parametrize("change", ["optim.name=adamw", "optim.name=lamb"])
+def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path, change: str) -> None:
+    straight = run_training(folder, "straight", "--json", "--set", change)
     assert straight.returncode == 0, straight.stderr
     output = json.loads(straight.stdout)
     assert (output["steps"], output["checkpoint"], output["pairs"]) == (
@@ -59,13 +60,13 @@ def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path) -> N
         tiny_training.PAIRS,
     )
     for step in (4, 11):  # in the first stage and in the last but one, after a saved state that isn't of this step
-        with start_training(folder, "killed") as running:
+        with start_training(folder, "killed", "--set", change) as running:
             wait_for_steps(folder, "killed", running, step)
             running.send_signal(signal.SIGKILL)
             assert running.wait().returncode == -signal.SIGKILL
         assert (folder / "killed" / "state.pt").is_file()
         assert not (folder / "killed" / "model.safetensors").exists()
-    last = run_training(folder, "killed", "--json")
+    last = run_training(folder, "killed", "--json", "--set", change)
     assert last.returncode == 0, last.stderr
     assert "resuming the training" in last.stderr
     for name in ("model.safetensors", "log.csv", "config.json", "README.md", "train.toml"):
