@@ -12,6 +12,7 @@ from stair_es.errors import ConfigError, OptionConflict, UsageError
 
 from ..options import config_file, shared
 from ..output.console import emit_json, print_notice, print_plain
+from ..output.training_plan import print_training_plan
 
 if TYPE_CHECKING:
     from stair_es.training.config.train_config import TrainConfig
@@ -67,6 +68,29 @@ _Workers = Annotated[
         rich_help_panel=shared.EXECUTION_PANEL,
     ),
 ]
+_Plan = Annotated[
+    bool,
+    typer.Option("--plan", help="Print memory, operations and hours that the training needs, without running it, and exit."),
+]
+_Gpus = Annotated[
+    int | None,
+    typer.Option("--gpus", metavar="N", min=1, max=100_000, help="Number of GPUs for --plan.", show_default="--workers"),
+]
+_Tflops = Annotated[
+    float | None,
+    typer.Option(
+        "--tflops",
+        metavar="RATE",
+        min=0.001,
+        max=1e6,
+        help="Rate of a GPU for --plan, in 10^12 operations per second.",
+        show_default="that of an A100: 312, or 156 in fp32",
+    ),
+]
+_Pairs = Annotated[
+    int | None,
+    typer.Option("--pairs", metavar="N", min=1, max=10**12, help="Number of training pairs for --plan, which doesn't read them."),
+]
 _Restart = Annotated[bool, typer.Option("--restart", help="Discard the training run in --out and start over.")]
 _Recipes = Annotated[
     bool,
@@ -83,6 +107,10 @@ def train_command(
     ray_address: shared.RayAddressOption = None,
     restart: _Restart = False,
     recipes: _Recipes = False,
+    plan: _Plan = False,
+    gpus: _Gpus = None,
+    tflops: _Tflops = None,
+    pairs: _Pairs = None,
     as_json: shared.JsonOption = False,
 ) -> None:
     """Train a STAIR model on images with captions.
@@ -93,6 +121,7 @@ def train_command(
     stair-es train grounded.toml
     stair-es train coco.toml --out models/coco --workers 4
     stair-es train grounded.toml --set optim.lr=1e-3 --set seed=1 --out models/second
+    stair-es train coco.toml --plan --gpus 8
     stair-es ingest photos --model models/coco
     ```
 
@@ -107,6 +136,11 @@ def train_command(
         from stair_es.training.train import prepare_output_folder
 
         train_config = read_train_config(config, dict(map(_parse_change, changes or ())))
+        if plan:
+            print_training_plan(train_config, gpus or workers, tflops, pairs, as_json=as_json)
+            return
+        if (gpus, tflops, pairs) != (None, None, None):
+            raise OptionConflict("--gpus, --tflops and --pairs are for --plan", "Add --plan, or leave them out.")
         if prepare_output_folder(folder, restart=restart):
             print_notice(f"resuming the training in {folder}")
         result = _run_training(train_config, folder, device, workers, ray_address)

@@ -18,7 +18,7 @@ Shape suffixes: B batch of a worker, G batch of all workers, F tokens of the voc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -122,9 +122,7 @@ class GradCacheStep:
         for index, chunk in enumerate(chunks):
             outputs = chunk_outputs.pop() if is_single else self._run_towers(batch, chunk, seed + index)
             self._run_backward(outputs, [None if grad is None else grad[chunk] for grad in grads])
-        sums = torch.stack([value.detach() for value in loss_values.values()])
-        self.workers.sum_in_place([sums])
-        return dict(zip(loss_values, sums.tolist(), strict=True))
+        return self._sum_values(loss_values)
 
     def sum_gradients(self) -> None:
         """Sum the parameters' gradients over the workers.
@@ -237,12 +235,16 @@ class GradCacheStep:
         values = {name: losses.flops_loss(each, sums[name], rows) for name, each in weights.items()}
         return values | {name: losses.grounding_loss(each, present_BF, captions) for name, each in logits.items()}
 
+    def _sum_values(self, loss_values: Mapping[str, Tensor]) -> dict[str, float]:
+        sums = torch.stack([value.detach() for value in loss_values.values()])
+        self.workers.sum_in_place([sums])
+        return dict(zip(loss_values, sums.tolist(), strict=True))
+
     @staticmethod
     def _select_outputs(names: Collection[str], **outputs: Tensor | None) -> dict[str, Tensor]:
         return {name: each for name, each in outputs.items() if name in names and each is not None}
 
-    @staticmethod
-    def _run_backward(outputs: TowerOutputs, grads: Sequence[Tensor | None]) -> None:
+    def _run_backward(self, outputs: TowerOutputs, grads: Sequence[Tensor | None]) -> None:
         pairs = [(output, grad) for output, grad in zip(outputs, grads, strict=True) if output is not None and grad is not None]
         pairs = [(output, grad.to(output.dtype)) for output, grad in pairs if output.requires_grad]
         if pairs:

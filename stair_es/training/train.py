@@ -108,10 +108,6 @@ def train_model(
         on_metrics=callbacks.on_metrics,
         teacher=data.teacher,
     )
-    if torch_device.type == "cuda" and config.optim.precision == "bf16":
-        torch.set_float32_matmul_precision("high")  # the scores of vectors in bf16, exactly as in fp32
-    if config.optim.compile:
-        model.compile_towers()
     progress = _run_trainer(trainer)
     if workers.rank == 0:
         if sets.dense is not None:
@@ -222,7 +218,11 @@ def _build_result(out: Path, progress: TrainingProgress, train_set: TrainingSet)
 
 
 def _run_trainer(trainer: Trainer) -> TrainingProgress:
-    batch = trainer.config.batch
+    batch, optim = trainer.config.batch, trainer.config.optim
+    if trainer.device.type == "cuda" and optim.precision == "bf16":
+        torch.set_float32_matmul_precision("high")  # the scores of vectors in bf16, exactly as in fp32
+    if optim.compile:
+        trainer.model.compile_towers()
     try:
         return trainer.run()
     except torch.cuda.OutOfMemoryError as error:
@@ -232,7 +232,7 @@ def _run_trainer(trainer: Trainer) -> TrainingProgress:
             code="out-of-gpu-memory",
         ) from error
     except RuntimeError as error:
-        if not trainer.config.optim.compile or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+        if not optim.compile or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
             raise
         raise StairError(
             f"torch.compile failed: {str(error).strip().splitlines()[0]}",

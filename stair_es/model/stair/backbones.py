@@ -5,7 +5,7 @@ Shape suffixes: B batch, C channels, H height, W width, L positions, D states, V
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from stair_es.model.networks.image_networks import CLASSIFIER_FEATURE_MAP, CLASS
 from stair_es.model.stair.configuration import BackboneConfig
 from stair_es.optional import import_optional
 
-_MINILM = {
+MINILM_CONFIG: Mapping[str, Any] = {
     "model_type": "bert",
     "vocab_size": 30522,
     "hidden_size": 384,
@@ -76,12 +76,13 @@ class TextBackbone(nn.Module):  # type: ignore[misc]  # mypy skips torch
         return table
 
 
-def fill_backbone_config(backbone: BackboneConfig, size_px: int | None = None) -> BackboneConfig:
+def fill_backbone_config(backbone: BackboneConfig, size_px: int | None = None, *, local: bool = False) -> BackboneConfig:
     """Fill in the configuration that builds the backbone without access to a hub.
 
     Args:
         backbone: Backbone of a training config: a name, or a transformers configuration for random weights.
         size_px: Size of the images, for networks that depend on it.
+        local: Whether only folders and what was downloaded before are read.
 
     Raises:
         ModelError: If the hub doesn't have the backbone or can't be reached.
@@ -94,10 +95,12 @@ def fill_backbone_config(backbone: BackboneConfig, size_px: int | None = None) -
         return replace(backbone, config={"num_classes": 0, **sized})
     transformers = import_optional("transformers", "train")
     try:
-        config = transformers.AutoConfig.from_pretrained(backbone.name)
+        config = transformers.AutoConfig.from_pretrained(backbone.name, local_files_only=local)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"no configuration for {backbone.name!r}: {_get_first_line(error)}", _HUB_REMEDY, code="no-backbone-config"
+            f"no configuration for {backbone.name!r}: {_get_first_line(error)}",
+            "Download its config.json, or write the configuration in the backbone's config." if local else _HUB_REMEDY,
+            code="no-backbone-config",
         ) from error
     return replace(backbone, config=config.to_dict())
 
@@ -253,7 +256,7 @@ def _build_efficientnet() -> ImageBackbone:
 def _build_minilm(home: DataDir) -> TextBackbone:
     safetensors = import_optional("safetensors.torch", "torch")
     network = _build_transformer(
-        BackboneConfig(kind="transformers", name="", config=_MINILM), pretrained=False, inner="text_config"
+        BackboneConfig(kind="transformers", name="", config=MINILM_CONFIG), pretrained=False, inner="text_config"
     )
     weights = safetensors.load_file(minilm_download.ensure_minilm(home.models) / minilm_download.MINILM_WEIGHTS)
     missing = network.load_state_dict(weights, strict=False).missing_keys

@@ -1,0 +1,59 @@
+"""Prints what a training needs, for `stair-es train --plan`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from math import ceil
+from typing import TYPE_CHECKING
+
+from .console import emit_json, print_plain
+
+if TYPE_CHECKING:
+    from stair_es.training.config.train_config import TrainConfig
+    from stair_es.training.plan import StagePlan
+
+_A100_TFLOPS = {"fp32": 156.0, "bf16": 312.0, "fp16": 312.0}
+"""By precision, from NVIDIA's data sheet; fp32 as TF32."""
+
+
+def print_training_plan(config: TrainConfig, gpus: int, tflops: float | None, pairs: int | None, *, as_json: bool) -> None:
+    """Measure and print what a training needs.
+
+    Args:
+        config: Training configuration.
+        gpus: Number of GPUs.
+        tflops: Rate of a GPU, in 10^12 operations per second; None for that of an A100.
+        pairs: Number of training pairs; None if it isn't known.
+        as_json: Whether to print JSON.
+    """
+    from stair_es.training.plan import UTILIZATION, plan_training
+
+    plan = plan_training(config, gpus)
+    rate = tflops or _A100_TFLOPS[config.optim.precision]
+    epoch = None if pairs is None else ceil(pairs / (config.batch.size * config.batch.accumulate))
+    hours = plan.estimate_hours(rate)
+    if as_json:
+        values = {"steps_per_epoch": epoch, "tflops": rate, "utilization": UTILIZATION, "hours": hours}
+        emit_json({**asdict(plan), **values})
+        return
+    print_plain(
+        f"{plan.parameters / 1e6:,.1f} M parameters, {plan.tokens:,} tokens at most;"
+        f" {plan.pairs_per_gpu:,} pairs on each of {gpus:,} GPUs, {config.batch.accumulate} batches per step"
+    )
+    for stage in plan.stages:
+        _print_stage(stage)
+    if epoch is not None:
+        print_plain(f"an epoch of {pairs:,} pairs: {epoch:,} steps")
+    print_plain(
+        f"{hours:,.2f} hours for all steps at {rate:,g} TFLOPS x {UTILIZATION:.0%}, if reading and sending keep up."
+        " This is a calculation: nobody ran it."
+    )
+
+
+def _print_stage(stage: StagePlan) -> None:
+    print_plain(f"stage {stage.name}: {stage.steps:,} steps, {stage.trained / 1e6:,.1f} M parameters learn; per GPU and batch")
+    memory = ", ".join(f"{part} {size / 1e9:,.2f}" for part, size in stage.memory_bytes.items())
+    print_plain(f"  memory {sum(stage.memory_bytes.values()) / 1e9:,.2f} GB: {memory}")
+    flop = ", ".join(f"{part} {count / 1e12:,.2f}" for part, count in stage.flop.items())
+    print_plain(f"  operations {sum(stage.flop.values()) / 1e12:,.2f} TFLOP: {flop}")
+    print_plain(f"  sent in a step {stage.sent_bytes / 1e9:,.3f} GB")
