@@ -177,7 +177,10 @@ class StepMeter(TorchDispatchMode):  # type: ignore[misc]  # mypy skips torch
         result = func(*args, **(kwargs or {}))
         self.add([each for each in tree_leaves(result) if isinstance(each, Tensor)])
         count = flop_registry.get(func._overloadpacket)  # the registry of FlopCounterMode, whose hooks keep tensors alive
-        if count is not None:
+        if func is torch.ops.aten.convolution_backward.default:
+            grads, _, weights = args[:3]  # the registry ignores the groups of depthwise convolutions here
+            self.flop[self._phase] += 2 * grads.numel() * (weights.numel() // len(weights)) * sum(args[-1][:2])
+        elif count is not None:
             self.flop[self._phase] += int(count(*args, **(kwargs or {}), out_val=result))
         return result
 

@@ -164,6 +164,7 @@ def enable_checkpointing(network: Any, name: str) -> None:  # noqa: ANN401  a ne
         else:  # transformers 5.6 has the second name only
             enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
             enable({"use_reentrant": False})
+            network.config.use_cache = False  # else transformers warns that it doesn't cache
     except (AttributeError, AssertionError, ValueError) as error:
         raise ModelError(
             f"the backbone {name!r} has no gradient checkpointing",

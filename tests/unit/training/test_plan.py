@@ -142,6 +142,12 @@ def test_operations_are_those_of_the_formulas(
     assert stage.flop["loss"] == 2 * 4 * PAIRS**2 * TOKENS // 1  # two products, forward and backward
 
 
+def test_backward_of_a_convolutional_network_is_twice_its_forward(training_folder: Path) -> None:
+    changes = {"model.image.backbone": {"kind": "timm", "name": "test_convnext", "config": {"num_classes": 0}}}
+    [stage] = plan_training(tiny_training.read_config(training_folder, changes), 1).stages
+    assert stage.flop["backward"] == pytest.approx(2 * stage.flop["forward"], rel=0.1)
+
+
 def test_more_gpus_send_and_hold_less_each(training_folder: Path) -> None:
     one, four = (plan_training(tiny_training.read_config(training_folder, CHANGES), gpus) for gpus in (1, 4))
     assert (one.pairs_per_gpu, four.pairs_per_gpu, one.parameters) == (PAIRS, PAIRS // 4, four.parameters)
