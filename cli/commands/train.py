@@ -166,7 +166,8 @@ def print_training_result(result: TrainingResult, *, as_json: bool) -> None:
         return
     best = f", recall@1 {100 * result.best:.1f} % at step {result.best_step:,}" if result.best_step >= 0 else ""
     early = ", stopped early" if result.stopped_early else ""
-    print_plain(f"{result.folder}: {result.pairs:,} pairs, {result.steps:,} steps{early}{best}")
+    pairs = "" if result.pairs is None else f"{result.pairs:,} pairs, "
+    print_plain(f"{result.folder}: {pairs}{result.steps:,} steps{early}{best}")
 
 
 def export_command(

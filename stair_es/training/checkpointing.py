@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,9 @@ def save_training_state(
     average: EMA,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    readers: Sequence[Mapping[str, Any] | None],
 ) -> None:
-    """Write the state; the previous one is kept until the new one is complete.
+    """Write the state, with the places of all workers in their shards; the previous one is kept until it is complete.
 
     Raises:
         OSError: If the state can't be written.
@@ -62,6 +64,7 @@ def save_training_state(
         "average": average.shadow,
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
+        "readers": list(readers),
     }
     temporary = folder / f".{STATE_FILE}.{os.getpid()}"
     with temporary.open("wb") as file:

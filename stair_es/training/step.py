@@ -42,15 +42,23 @@ class TowerOutputs(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceBatch:
-    """A batch of one worker, on its device."""
+    """A batch of one worker."""
 
     images: Tensor
     texts: TextBatch
     teacher: tuple[Tensor, Tensor] | None = None
     """The teacher's dense vectors of images and texts, for the loss `distil`."""
+    caption_hashes_B: Tensor | None = None
+    """Hash of each caption (int64): other pairs with the same caption aren't negatives."""
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def to(self, device: torch.device) -> DeviceBatch:
+        """Return the batch on another device."""
+        teacher = None if self.teacher is None else (self.teacher[0].to(device), self.teacher[1].to(device))
+        hashes = None if self.caption_hashes_B is None else self.caption_hashes_B.to(device)
+        return DeviceBatch(images=self.images.to(device), texts=self.texts.to(device), teacher=teacher, caption_hashes_B=hashes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,9 @@ from stair_es.optional import import_optional
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks
 from stair_es.training.checkpointing import STATE_FILE, TrainingProgress, get_trained_tensors
 from stair_es.training.config.train_config import TrainConfig, build_stair_config
-from stair_es.training.data.dataset import TrainingSet
-from stair_es.training.data.sampler import BatchSampler, split_batch
+from stair_es.training.data.batches import translate_reader_errors
+from stair_es.training.data.dataset import ProblemCounter, TrainingSet
+from stair_es.training.data.sampler import split_batch
 from stair_es.training.data_module import LoadedInputs, TrainingSets, build_data_module, build_training_sets
 from stair_es.training.trainer import Trainer
 from stair_es.training.workers import SingleProcess, WorkerGroup
@@ -50,7 +51,8 @@ class TrainingResult:
     best: float
     """Best recall at 1, mean of both directions and all validation sets; -1 without validation."""
     best_step: int
-    pairs: int
+    pairs: int | None
+    """Training pairs; None if they are in shards, which are never listed."""
     problems: Sequence[str]
     stopped_early: bool
 
@@ -89,32 +91,38 @@ def train_model(
     sets = build_training_sets(config, callbacks, threads, settings, loaded)
     train_set = sets.train
     model = build_model(config, sets, callbacks, settings.home).to(torch_device)
-    sampler = BatchSampler([pair.captions[0] for pair in train_set], config.batch.size, config.seed)
     cache_first = config.data.cache and workers.count > 1  # the others find its cache if they share a home
     if cache_first and workers.rank:
         workers.broadcast_first(torch.zeros(1))
-    data = build_data_module(config, model, sets, callbacks, threads, settings)
+    data = build_data_module(config, model, sets, callbacks, workers, threads, settings)
     if cache_first and not workers.rank:
         workers.broadcast_first(torch.zeros(1))
     trainer = Trainer(
         config=config,
         model=model,
-        collator=data.collator,
-        sampler=sampler,
+        batches=data.batches,
         validations=data.validations,
         workers=workers,
         out=out,
-        key=_compute_key(config, train_set, model.tokens.word_vocabulary),
-        on_metrics=callbacks.on_metrics,
-        teacher=data.teacher,
+        key=_compute_key(config, sets, model.tokens.word_vocabulary),
+        callbacks=callbacks,
     )
     progress = _run_trainer(trainer)
     if workers.rank == 0:
         if sets.dense is not None:
             shutil.rmtree(out / DENSE_FOLDER, ignore_errors=True)
             copy_dense_model(sets.dense.folder, out / DENSE_FOLDER)
-        _write_checkpoint(config, model, out, progress, train_set)
-    return _build_result(out, progress, train_set)
+        _write_checkpoint(config, model, out, progress, sets)
+    if sets.shards:
+        _collect_problems(workers, train_set.problems)
+    return _build_result(out, progress, sets)
+
+
+def _collect_problems(workers: WorkerGroup, problems: ProblemCounter) -> None:
+    """Add the problems of the other workers, each of which reads other shards."""
+    for rank, each in enumerate(workers.gather_objects(problems.to_json())):
+        if rank != workers.rank:
+            problems.merge_json(each)
 
 
 def build_model(config: TrainConfig, sets: TrainingSets, callbacks: Callbacks, home: DataDir) -> StairModel:
@@ -203,14 +211,14 @@ def _load_backbone_tokenizer(text: BackboneConfig, home: DataDir) -> Tokenizer:
         ) from error
 
 
-def _build_result(out: Path, progress: TrainingProgress, train_set: TrainingSet) -> TrainingResult:
+def _build_result(out: Path, progress: TrainingProgress, sets: TrainingSets) -> TrainingResult:
     return TrainingResult(
         folder=out,
         steps=progress.global_step,
         best=progress.best_recall,
         best_step=progress.best_step,
-        pairs=len(train_set),
-        problems=train_set.problems.format_lines(),
+        pairs=None if sets.shards else len(sets.train),
+        problems=sets.train.problems.format_lines(),
         stopped_early=progress.stopped_early,
     )
 
@@ -218,7 +226,8 @@ def _build_result(out: Path, progress: TrainingProgress, train_set: TrainingSet)
 def _run_trainer(trainer: Trainer) -> TrainingProgress:
     batch = trainer.config.batch
     try:
-        return trainer.run()
+        with translate_reader_errors():
+            return trainer.run()
     except torch.cuda.OutOfMemoryError as error:
         raise StairError(
             f"out of GPU memory with {batch.chunk or batch.size} pairs per forward pass",
@@ -253,7 +262,7 @@ def _choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _compute_key(config: TrainConfig, train_set: TrainingSet, vocabulary: WholeWordVocabulary | None) -> str:
+def _compute_key(config: TrainConfig, sets: TrainingSets, vocabulary: WholeWordVocabulary | None) -> str:
     """Return a hash of all that a saved state depends on: not of validation, paths and settings that only save memory.
 
     Names of fields count, those of classes don't.
@@ -268,24 +277,26 @@ def _compute_key(config: TrainConfig, train_set: TrainingSet, vocabulary: WholeW
     digest = hashlib.sha256(repr(asdict(relevant)).encode())
     if vocabulary is not None:
         digest.update(vocabulary.to_json().encode())
-    for pair in train_set:
+    for pair in sets.train:
         digest.update(orjson.dumps((pair.name, pair.captions, pair.tags)))
+    for source in sets.shards:
+        digest.update(orjson.dumps([shard.rpartition("/")[2] for shard in source.shards]))
     return digest.hexdigest()[:16]
 
 
-def _write_checkpoint(
-    config: TrainConfig, model: StairModel, out: Path, progress: TrainingProgress, train_set: TrainingSet
-) -> None:
+def _write_checkpoint(config: TrainConfig, model: StairModel, out: Path, progress: TrainingProgress, sets: TrainingSets) -> None:
     stair_config = remove_dropout(model.config)
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in get_trained_tensors(model).items()}
     if model.tokens.word_vocabulary is None:
         tensors[checkpoint.FEATURE_IDS_TENSOR] = torch.from_numpy(model.tokens.feature_ids_F)
-    card = render_model_card(config, stair_config, progress, len(train_set), len(model.tokens.tokens))
+    shards = sum(len(source.shards) for source in sets.shards)
+    images = f"the pairs of {shards:,} shards" if shards else f"{len(sets.train):,} images"
+    card = render_model_card(config, stair_config, progress, images, len(model.tokens.tokens))
     checkpoint.save_checkpoint(out, stair_config, model.tokens.tokenizer, tensors, card, model.tokens.word_vocabulary)
     (out / CONFIG_COPY).write_text(config.text, encoding="utf-8")
 
 
-def render_model_card(config: TrainConfig, model: StairConfig, progress: TrainingProgress, pairs: int, features: int) -> str:
+def render_model_card(config: TrainConfig, model: StairConfig, progress: TrainingProgress, images: str, features: int) -> str:
     """Return the model card as Markdown, with the front matter that model hubs read."""
     stages = "\n".join(
         f"| {stage.name} | {stage.steps} | {', '.join(stage.train)} | {stage.text_mask} | "
@@ -311,7 +322,7 @@ For `stair-es ingest --model DIR` and `stair-es search --model DIR`, and with st
 - Image tower: {image.kind} `{image.name or "from scratch"}`, {image_input}
 - Text tower: {text.kind} `{text.name or "from scratch"}`, {text_input}
 - Heads: {", ".join(model.heads)}; similarity: {model.similarity if model.is_scored_by_tokens else "cosine of dense vectors"}
-- Trained on {pairs:,} images for {progress.global_step:,} steps of {config.batch.size} pairs, seed {config.seed}
+- Trained on {images} for {progress.global_step:,} steps of {config.batch.size} pairs, seed {config.seed}
 - Recall@1 on the validation sets, mean of both directions, in percent: {best}
 
 | stage | steps | trained | text mask | losses |

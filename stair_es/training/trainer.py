@@ -5,37 +5,27 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from stair_es.errors import StairError, UsageError
 from stair_es.model.cuda import make_autocast
 from stair_es.model.stair.modeling import StairModel
 from stair_es.training import checkpointing
-from stair_es.training.callbacks import MetricLogger, StepMetrics
+from stair_es.training.callbacks import Callbacks, MetricLogger, StepMetrics
 from stair_es.training.checkpointing import TrainingProgress
 from stair_es.training.config.schema import TrainingStage
 from stair_es.training.config.train_config import TrainConfig
-from stair_es.training.data.collate import Collator
-from stair_es.training.data.dense_features import add_noise
-from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batch
+from stair_es.training.data.batches import BatchSource
 from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, build_param_groups, compute_lr_factor, set_train_mode
 from stair_es.training.validation import ValidationSet, compute_mean_recall
 from stair_es.training.workers import WorkerGroup
 
-Teacher: TypeAlias = Callable[[Sequence[SampleIndex], Sequence[str]], tuple[Tensor, Tensor]]
-"""Samples and their texts -> dense vectors of the images and of the texts."""
-_PREFETCH = 2
-_NOISE = 4
-"""Stream of random numbers, separate from that of `collate`."""
 _SEEDS_PER_BATCH = 1009
 """Upper bound on the chunks of a batch: the dropout seeds of a batch are consecutive."""
 
@@ -46,15 +36,13 @@ class Trainer:
 
     config: TrainConfig
     model: StairModel
-    collator: Collator
-    sampler: BatchSampler
+    batches: BatchSource
     validations: Sequence[ValidationSet]
     workers: WorkerGroup
     out: Path
     key: str
     """Hash of configuration and data."""
-    on_metrics: Callable[[StepMetrics], None]
-    teacher: Teacher | None = None
+    callbacks: Callbacks
 
     def run(self) -> TrainingProgress:
         """Train to the end, resuming from the saved state if there is one, and leave the selected parameters in the model.
@@ -69,6 +57,8 @@ class Trainer:
         state = checkpointing.load_training_state(self.out, self.key)
         progress = checkpointing.restore_training_state(state, self.model, average) if state else TrainingProgress()
         self._sync_workers(progress)
+        if state and not self.batches.restore_state(state["readers"]):
+            self.callbacks.on_message("the number of workers has changed: the shards begin a new epoch")
         logs = MetricLogger(self.out, progress.global_step) if self._is_first else None
         try:
             while progress.stage < len(self.config.stages) and not progress.stopped_early:
@@ -109,17 +99,11 @@ class Trainer:
             for name, values in recalls.items():
                 logs.log_metrics(progress.global_step, stage.name, name, values)
             flat = {f"{name}/{key}": value for name, values in recalls.items() for key, value in values.items()}
-            self.on_metrics(StepMetrics(stage.name, progress.global_step, self.steps, flat))
+            self.callbacks.on_metrics(StepMetrics(stage.name, progress.global_step, self.steps, flat))
 
     def iterate_batches(self, global_step: int) -> Iterator[DeviceBatch]:
-        """Yield the batches of this worker from a step on, preparing them in a background thread."""
-        sample_batches = self.sampler.iterate_batches(global_step * self.config.batch.accumulate)
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            futures = [pool.submit(self._load_batch, next(sample_batches)) for _ in range(_PREFETCH)]
-            while True:
-                batch = futures.pop(0).result()
-                futures.append(pool.submit(self._load_batch, next(sample_batches)))
-                yield batch
+        """Yield the batches of this worker from a step on, on the device of the model."""
+        return (batch.to(self.device) for batch in self.batches.iterate_batches(global_step * self.config.batch.accumulate))
 
     def make_autocast(self) -> AbstractContextManager[Any]:
         """Return an autocast context for the configured precision."""
@@ -160,21 +144,6 @@ class Trainer:
         tensor = torch.tensor([value], dtype=torch.float64)
         self.workers.broadcast_first(tensor)
         return float(tensor)
-
-    def _load_batch(self, samples: Sequence[SampleIndex]) -> DeviceBatch:
-        worker_samples = split_batch(samples, self.workers.rank, self.workers.count)
-        images, texts, captions, used_samples = self.collator.collate_batch(worker_samples)
-        teacher = None
-        if self.config.data.noise and texts.states_BLD is not None:
-            rng = np.random.default_rng((self.config.seed, _NOISE, used_samples[0].item, used_samples[0].epoch))
-            images = add_noise(images, self.config.data.noise, rng)
-            texts = replace(texts, states_BLD=add_noise(texts.states_BLD, self.config.data.noise, rng))
-        if self.config.is_taught_by_backbone and texts.states_BLD is not None:
-            teacher = images[:, 0].to(self.device), texts.states_BLD[:, 0].to(self.device)
-        if self.teacher is not None:
-            image_vectors, text_vectors = self.teacher(used_samples, captions)
-            teacher = image_vectors.to(self.device), text_vectors.to(self.device)
-        return DeviceBatch(images=images.to(self.device), texts=texts.to(self.device), teacher=teacher)
 
     def _restore_best(self, progress: TrainingProgress, average: EMA) -> None:
         """Load the parameters of the checkpoint into the model."""
@@ -269,13 +238,14 @@ class _StageRun:
             name, step, memory_mb = self._stage.name, self._progress.global_step, _measure_memory_mb(self._trainer.device)
             self._logs.log_metrics(step, name, "train", values)
             self._logs.log_metrics(step, name, "speed", {"pairs_per_s": pairs_per_s, "memory_mb": memory_mb})
-            self._trainer.on_metrics(StepMetrics(name, step, self._trainer.steps, values, pairs_per_s, memory_mb))
+            self._trainer.callbacks.on_metrics(StepMetrics(name, step, self._trainer.steps, values, pairs_per_s, memory_mb))
 
     def _save_state(self) -> None:
         trainer = self._trainer
+        readers = trainer.workers.gather_objects(trainer.batches.get_state())
         if trainer.workers.rank == 0:
             checkpointing.save_training_state(
-                trainer.out, trainer.key, self._progress, trainer.model, self._average, self._optimizer, self._scaler
+                trainer.out, trainer.key, self._progress, trainer.model, self._average, self._optimizer, self._scaler, readers
             )
 
 

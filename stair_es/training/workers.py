@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+_T = TypeVar("_T")
 
 
 class WorkerGroup(Protocol):
@@ -24,6 +26,9 @@ class WorkerGroup(Protocol):
     def broadcast_first(self, tensor: Tensor) -> None:
         """Copy the first worker's tensor to all workers in place."""
 
+    def gather_objects(self, value: _T) -> list[_T]:
+        """Return the values of all workers, ordered by rank."""
+
 
 class SingleProcess:
     """A worker group of one process."""
@@ -39,6 +44,10 @@ class SingleProcess:
 
     def broadcast_first(self, tensor: Tensor) -> None:
         """Keep the tensor unchanged."""
+
+    def gather_objects(self, value: _T) -> list[_T]:
+        """Return the value."""
+        return [value]
 
 
 class DistributedWorkers:
@@ -63,6 +72,12 @@ class DistributedWorkers:
     def broadcast_first(self, tensor: Tensor) -> None:
         """Copy the first worker's tensor to all workers in place, by `broadcast`."""
         self._apply_in_place(tensor, lambda on_device: distributed.broadcast(on_device, src=0))
+
+    def gather_objects(self, value: _T) -> list[_T]:
+        """Return the values of all workers, ordered by rank, by `all_gather_object`."""
+        values: list[Any] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values
 
     def _apply_in_place(self, tensor: Tensor, collective: Callable[[Tensor], object]) -> None:
         on_device = tensor.detach().to(self._device).contiguous()

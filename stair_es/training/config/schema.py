@@ -28,14 +28,38 @@ Seed: TypeAlias = Annotated[int, Meta(ge=0, lt=2**32)]
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """A caption set."""
+    """A caption set, or for training one in shards."""
 
-    captions: str
+    captions: str | None = None
     """File in any format that `stair-es evaluate` reads; relative to the configuration file."""
+    shards: str | tuple[str, ...] | None = None
+    """Webdataset tars that are read as streams: paths or URLs, with braces, globs, or folders."""
+    weight: Annotated[float, Meta(gt=0, le=sys.float_info.max)] | None = None
+    """Share of the samples that come from these shards, relative to the other sets; None for the number of shards."""
     images: str | None = None
     """Folder of the images; None for the folder of the file."""
     split: str | None = None
     """Split, for Karpathy's format."""
+
+    def __post_init__(self) -> None:
+        """Check the values together.
+
+        Raises:
+            ConfigError: If there isn't exactly one of `captions` and `shards`, or a key belongs to the other.
+        """
+        if (self.captions is None) == (not self.shards):
+            raise ConfigError(
+                "a set needs either captions or shards", 'Write captions = "train.jsonl", or shards = "{000..099}.tar".'
+            )
+        name = "weight" if self.shards is None else "images" if self.images else "split"
+        if (self.weight if self.shards is None else self.images or self.split) is not None:
+            raise ConfigError(f"{name} is for {'shards' if self.shards is None else 'captions'}", f"Leave out {name}.")
+
+    @property
+    def path(self) -> str:
+        """Return the path of the caption set."""
+        assert self.captions is not None, "only training sets can be shards"
+        return self.captions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +83,10 @@ class DataConfig:
     views: PositiveCount = 4
     noise: Amount = 0.0
     """Largest length of the noise that is added to the vectors of a dense model, whose own is 1; its teaching has it, too."""
+    readers: PositiveCount = 4
+    """Processes of each worker that read shards."""
+    shuffle: PositiveCount = 2000
+    """Samples of shards that each worker has in memory, to shuffle them."""
 
     def __post_init__(self) -> None:
         """Check the values together.
@@ -66,12 +94,38 @@ class DataConfig:
         Raises:
             UsageError: If there are two ways to choose the validation set, or the augmentation is unknown.
         """
+        if any(each.shards for each in (*self.validation, *self.held_out)):
+            raise ConfigError("only training sets can be shards", "Give validation and held-out sets as captions.")
+        if self.has_shards:
+            self._check_shards()
         if self.validation_share and self.validation:
             raise ConfigError(
                 f"data.validation_share can't be {self.validation_share} with [[data.validation]]",
                 "Leave it out if there are validation sets.",
             )
         get_augmentation(self.augment)
+
+    @property
+    def has_shards(self) -> bool:
+        """Whether training reads shards as streams."""
+        return any(each.shards for each in self.train)
+
+    def _check_shards(self) -> None:
+        """Check what needs a list of all pairs.
+
+        Raises:
+            ConfigError: If a setting needs one.
+        """
+        if not all(each.shards for each in self.train):
+            raise ConfigError(
+                "the training sets are both shards and captions", "Give all of them as shards, or all tars as captions."
+            )
+        needed = {"cache": self.cache, "validation_share": self.validation_share, "held_out": self.held_out}
+        if name := next((name for name, value in needed.items() if value), None):
+            raise ConfigError(
+                f"data.{name} needs a list of all pairs, but shards are read as streams",
+                f"Leave out {name}, or give the tars as captions: all of their pairs are then listed in memory.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

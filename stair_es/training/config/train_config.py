@@ -74,6 +74,11 @@ class TrainConfig:
                 )
         if self.validation.patience and not self.data.validation and not self.data.validation_share:
             raise ConfigError("validation.patience needs a validation set", "Write [[data.validation]].")
+        if self.data.has_shards and self.model.vocabulary == "captions":
+            raise ConfigError(
+                "model.vocabulary can't be the words of the captions: shards are read as streams",
+                'Give "all", or a file of words.',
+            )
         if self.data.noise and not self.model.has_dense_backbones:
             raise ConfigError(
                 "data.noise is for the vectors of a dense model", 'Give both backbones kind = "dense", or noise = 0.'

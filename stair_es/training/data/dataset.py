@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -72,6 +72,20 @@ class ProblemCounter:
         self.counts[kind] += count
         if len(self.examples[kind]) < _MAX_EXAMPLES:
             self.examples[kind].append(f"{where[:200]}: {reason[:300]}" if where else f"{count} {reason[:300]}")
+
+    def add_entry(self, entry: InvalidEntry) -> None:
+        """Count an entry that a set can't use."""
+        self.add_problem(entry.where, f"{entry.reason}: {entry.detail}" if entry.detail else entry.reason, entry.count)
+
+    def merge_json(self, value: Mapping[str, Any]) -> None:
+        """Add the counts of another counter, as its `to_json` returned them."""
+        self.counts.update(value["counts"])
+        for kind, examples in value["examples"].items():
+            self.examples[kind] = [*self.examples[kind], *examples][:_MAX_EXAMPLES]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return counts and examples."""
+        return {"counts": dict(self.counts), "examples": dict(self.examples)}
 
     def format_lines(self) -> list[str]:
         """Return one line per reason, the most frequent first."""
@@ -169,7 +183,7 @@ def read_pairs(files: Sequence[PairFile]) -> TrainingSet:
     return TrainingSet.from_pairs(_iterate_pairs(files, problems), problems)
 
 
-def sample_caption(pair: TrainingPair, rng: np.random.Generator, tag_share: float = DEFAULT_TAG_SHARE) -> str:
+def sample_caption(pair: TrainingPair | CaptionEntry, rng: np.random.Generator, tag_share: float = DEFAULT_TAG_SHARE) -> str:
     """Return a random caption, a fraction of `tag_share` followed by one to four tags: `caption, tag, tag`.
 
     The number of random draws depends only on the number of captions and tags, so a run can be repeated.
@@ -223,7 +237,7 @@ def _merge_runs(entries: Iterable[CaptionEntry | InvalidEntry], problems: Proble
     last: CaptionEntry | None = None
     for entry in entries:
         if isinstance(entry, InvalidEntry):
-            problems.add_problem(entry.where, f"{entry.reason}: {entry.detail}" if entry.detail else entry.reason, entry.count)
+            problems.add_entry(entry)
         elif last is not None and last.name == entry.name:
             last = last.merge_with(entry)
         else:

@@ -24,8 +24,10 @@ from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair import checkpoint
 from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.sources.io.local_file import FileLocator
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
 from stair_es.training.config.train_config import list_recipes, read_train_config
+from stair_es.training.data.dataset import TrainingPair, TrainingSet
 from stair_es.training.data_module import split_rows
 from stair_es.training.train import prepare_output_folder
 
@@ -283,6 +285,7 @@ def test_early_stopping_keeps_the_best(training_folder: Path, tmp_path: Path) ->
 
 def test_held_out_images_leave_the_training_set(training_folder: Path, tmp_path: Path) -> None:
     result = run_training(training_folder, tmp_path / "out", {"data.held_out": [{"captions": "val.jsonl"}]})
+    assert result.pairs is not None
     assert 0 < result.pairs <= tiny_training.PAIRS - 9  # some of the others look like one of them
     with expect_error("dataset-error"):
         run_training(training_folder, tmp_path / "none", {"data.held_out": [{"captions": "train.jsonl"}]})
@@ -347,12 +350,13 @@ def test_a_share_of_the_images_is_held_out_by_name(training_folder: Path, tmp_pa
     assert result.pairs == tiny_training.PAIRS - 4
     assert 0 <= result.best <= 1
     names = [f"{number}.png" for number in range(40)]
-    train, held_out = split_rows(names, 0.1)
-    assert (len(held_out), sorted(train + held_out)) == (4, list(range(40)))
-    _, held_out_reversed = split_rows(names[::-1], 0.1)
-    assert {names[row] for row in held_out} == {names[::-1][row] for row in held_out_reversed}
+    pairs = TrainingSet.from_pairs(TrainingPair(name, FileLocator(f"file:///{name}"), ("caption",)) for name in names)
+    train, held_out = split_rows(pairs, 0.1)
+    assert (len(held_out), sorted([*train, *held_out])) == (4, list(range(40)))
+    _, held_out_reversed = split_rows(pairs.select_pairs(range(40)[::-1]), 0.1)
+    assert set(held_out) == {39 - row for row in held_out_reversed}
     with expect_error("dataset-error") as caught:
-        split_rows(names[:4], 0.1)
+        split_rows(pairs.select_pairs(range(4)), 0.1)
     assert "10%" in caught.value.message
 
 
