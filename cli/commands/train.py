@@ -67,6 +67,14 @@ _Workers = Annotated[
         rich_help_panel=shared.EXECUTION_PANEL,
     ),
 ]
+_CaptionsFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--captions-from",
+        metavar="URL",
+        help="Caption images without captions by an endpoint in OpenAI's form, such as http://localhost:8000/v1.",
+    ),
+]
 _Restart = Annotated[bool, typer.Option("--restart", help="Discard the training run in --out and start over.")]
 _Recipes = Annotated[
     bool,
@@ -81,6 +89,7 @@ def train_command(
     device: _Device = "auto",
     workers: _Workers = 1,
     ray_address: shared.RayAddressOption = None,
+    captions_from: _CaptionsFrom = None,
     restart: _Restart = False,
     recipes: _Recipes = False,
     as_json: shared.JsonOption = False,
@@ -106,7 +115,10 @@ def train_command(
         check_installed("torch", extra="train")
         from stair_es.training.train import prepare_output_folder
 
-        train_config = read_train_config(config, dict(map(_parse_change, changes or ())))
+        overrides = dict(map(_parse_change, changes or ()))
+        if captions_from is not None:
+            overrides["data.captions_from"] = captions_from
+        train_config = read_train_config(config, overrides)
         if prepare_output_folder(folder, restart=restart):
             print_notice(f"resuming the training in {folder}")
         result = _run_training(train_config, folder, device, workers, ray_address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from stair_es.training.config.schema import DatasetConfig
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data import dataset, dedup, dense_features, feature_cache, transforms
 from stair_es.training.data.batches import BatchSource, PairBatches, ShardBatches, ShardReader, Teacher
+from stair_es.training.data.captioner import Captioner
 from stair_es.training.data.collate import CaptionSampler, Collator, ImageLoader, OnlineTexts, TextLoader
 from stair_es.training.data.dataset import PairFile, ProblemCounter, TrainingSet
 from stair_es.training.data.dense_features import CachedDenseTexts, DenseFeatures
@@ -85,7 +86,7 @@ def build_training_sets(
         MissingExtra: If a required library isn't installed.
     """
     data = config.data
-    pairs = build_training_set(config, callbacks, threads) if loaded is None else loaded.pairs
+    pairs = build_training_set(config, callbacks, threads, settings) if loaded is None else loaded.pairs
     names = _make_unique_names([Path(each.path).stem for each in data.validation])
     validation = {
         name: dataset.read_pairs([resolve_pair_file(config, each)]) for name, each in zip(names, data.validation, strict=True)
@@ -132,17 +133,23 @@ def _make_unique_names(stems: Sequence[str]) -> list[str]:
     return [f"{stem}-{number}" if stems.count(stem) > 1 else stem for number, stem in enumerate(stems, 1)]
 
 
-def build_training_set(config: TrainConfig, callbacks: Callbacks, threads: int) -> TrainingSet:
+def build_training_set(config: TrainConfig, callbacks: Callbacks, threads: int, settings: Settings) -> TrainingSet:
     """Return the training pairs, without the images of the held-out sets; none if they are in shards.
 
     Raises:
         UsageError: If a set is missing or not a caption set, or no pair is left.
         MissingExtra: If a required library isn't installed.
+        SourceError: If the endpoint of captions fails.
     """
     data = config.data
     if data.has_shards:
         return TrainingSet.from_pairs([])
-    train_set = dataset.read_pairs([resolve_pair_file(config, each) for each in data.train])
+    add_captions = None
+    if data.captions_from is not None:
+        folder = feature_cache.get_training_cache(settings.home)
+        captioner = Captioner(data.captions_from, data.captions_model, data.captions_prompt, folder)
+        add_captions = partial(captioner.add_captions, progress=lambda done: callbacks.on_message(f"captions: {done:,} images"))
+    train_set = dataset.read_pairs([resolve_pair_file(config, each) for each in data.train], add_captions)
     held_out = {Path(each.path).stem: dataset.read_pairs([resolve_pair_file(config, each)]) for each in data.held_out}
     if held_out:
         train_set = dedup.remove_duplicates(train_set, held_out, progress=callbacks.on_progress, workers=threads)

@@ -88,7 +88,12 @@ def train_model(
     split_batch(range(config.batch.size), workers.rank, workers.count)  # fail before the sets are read
     torch_device = _choose_device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
+    asks_first = config.data.captions_from is not None and workers.count > 1  # the others read what it keeps
+    if asks_first and workers.rank:
+        workers.broadcast_first(torch.zeros(1))
     sets = build_training_sets(config, callbacks, threads, settings, loaded)
+    if asks_first and not workers.rank:
+        workers.broadcast_first(torch.zeros(1))
     train_set = sets.train
     model = build_model(config, sets, callbacks, settings.home).to(torch_device)
     cache_first = config.data.cache and workers.count > 1  # the others find its cache if they share a home

@@ -83,6 +83,11 @@ class DataConfig:
     views: PositiveCount = 4
     noise: Amount = 0.0
     """Largest length of the noise that is added to the vectors of a dense model, whose own is 1; its teaching has it, too."""
+    captions_from: Annotated[str, Meta(pattern="^https?://")] | None = None
+    """Base URL of an endpoint in OpenAI's form that captions the images without captions; None leaves these out."""
+    captions_model: str = ""
+    """Model of that endpoint; empty for the first that it lists."""
+    captions_prompt: str = "Describe this image in one sentence."
     readers: PositiveCount = 4
     """Processes of each worker that read shards."""
     shuffle: PositiveCount = 2000
@@ -120,7 +125,12 @@ class DataConfig:
             raise ConfigError(
                 "the training sets are both shards and captions", "Give all of them as shards, or all tars as captions."
             )
-        needed = {"cache": self.cache, "validation_share": self.validation_share, "held_out": self.held_out}
+        needed = {
+            "cache": self.cache,
+            "validation_share": self.validation_share,
+            "held_out": self.held_out,
+            "captions_from": self.captions_from,
+        }
         if name := next((name for name, value in needed.items() if value), None):
             raise ConfigError(
                 f"data.{name} needs a list of all pairs, but shards are read as streams",

@@ -127,7 +127,11 @@ class ShardStream:
 def _read_entries(shard: str) -> Iterator[CaptionEntry | InvalidEntry]:
     """Yield the entries of a shard, which have the bytes of their images. A shard that can't be read is one unusable entry."""
     try:
-        yield from read_source_entries(WebdatasetSource([shard], shard, ALL_COLUMNS, stream=True))
+        for entry in read_source_entries(WebdatasetSource([shard], shard, ALL_COLUMNS, stream=True)):
+            if isinstance(entry, CaptionEntry) and not entry.captions:
+                yield InvalidEntry(entry.name, "no caption")
+            else:
+                yield entry
     except UsageError as error:  # nothing there
         yield InvalidEntry(shard, "the shard can't be read", error.message)
 
