@@ -33,6 +33,7 @@ from stair_es.training.data.dataset import TrainingSet
 from stair_es.training.data.sampler import BatchSampler, split_batch
 from stair_es.training.data_module import LoadedInputs, TrainingSets, build_data_module, build_training_sets
 from stair_es.training.trainer import Trainer
+from stair_es.training.validation import describe_few_images
 from stair_es.training.workers import SingleProcess, WorkerGroup
 
 CONFIG_COPY = "train.toml"
@@ -96,6 +97,8 @@ def train_model(
     data = build_data_module(config, model, sets, callbacks, threads, settings)
     if cache_first and not workers.rank:
         workers.broadcast_first(torch.zeros(1))
+    if (few := describe_few_images(data.validations)) and (config.validation.keep == "best" or config.validation.patience):
+        callbacks.on_message(few)
     trainer = Trainer(
         config=config,
         model=model,

@@ -28,7 +28,7 @@ from stair_es.training.data.collate import Collator
 from stair_es.training.data.dense_features import add_noise
 from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batch
 from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, build_param_groups, compute_lr_factor, set_train_mode
-from stair_es.training.validation import ValidationSet, compute_mean_recall
+from stair_es.training.validation import ValidationSet, compute_mean_recall, has_enough_images
 from stair_es.training.workers import WorkerGroup
 
 Teacher: TypeAlias = Callable[[Sequence[SampleIndex], Sequence[str]], tuple[Tensor, Tensor]]
@@ -94,8 +94,9 @@ class Trainer:
         with average.apply_to(self.model):
             recalls = {dataset.name: dataset.compute_recalls(self.model, self.make_autocast()) for dataset in self.validations}
             recall = self._broadcast_value(compute_mean_recall(recalls))
-            improved = recall > progress.best_recall
-            if improved and self.config.validation.keep == "best":
+            can_choose = has_enough_images(self.validations)
+            improved = recall > progress.best_recall or not can_choose
+            if improved and can_choose and self.config.validation.keep == "best":
                 progress.best_parameters = {
                     name: tensor.clone() for name, tensor in checkpointing.get_trained_tensors(self.model).items()
                 }

@@ -114,7 +114,7 @@ class ValidationConfig:
     every: PositiveCount = 200
     """Steps between validations and saved states."""
     patience: Count = 0
-    """Validations without improvement after which training stops; 0 to never stop early."""
+    """Validations without improvement after which training stops; 0 to never stop early. Needs 100 images, as `best` does."""
     keep: Literal["best", "last"] = "best"
     """Parameters that the checkpoint gets; `best` is by recall at 1, mean of both directions, on the validation sets."""
     log_every: PositiveCount = 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair import checkpoint
 from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.training import validation
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
 from stair_es.training.config.train_config import list_recipes, read_train_config
 from stair_es.training.data_module import split_rows
@@ -54,10 +56,13 @@ def list_different(weights: dict[str, torch.Tensor], others: dict[str, torch.Ten
     return {name for name in weights if not torch.equal(weights[name], others[name])}
 
 
-def test_a_training_writes_a_checkpoint_that_finds_its_images(training_folder: Path, tmp_path: Path) -> None:
+def test_a_training_writes_a_checkpoint_that_finds_its_images(
+    training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     metrics: list[StepMetrics] = []
     callbacks = Callbacks(on_message=lambda line: None, on_metrics=metrics.append, on_progress=lambda what, done, total: None)
     out = tmp_path / "out"
+    monkeypatch.setattr(validation, "MIN_IMAGES_TO_CHOOSE", 9)
     changes = {"recipe.steps": 60, "validation.every": 30, "data.tag_share": 0.25, **HIGH_RATES}
     result = run_training(training_folder, out, changes, callbacks=callbacks)
     assert (result.steps, result.pairs, result.problems, result.stopped_early) == (60, tiny_training.PAIRS, [], False)
@@ -272,13 +277,25 @@ def test_only_unreadable_images_are_an_error(training_folder: Path, tmp_path: Pa
         run_training(training_folder, tmp_path / "out")
 
 
-def test_early_stopping_keeps_the_best(training_folder: Path, tmp_path: Path) -> None:
+def test_early_stopping_keeps_the_best(training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "MIN_IMAGES_TO_CHOOSE", 9)
     changes = {**ZERO_RATES, "recipe.steps": 50, "validation.patience": 2}
     result = run_training(training_folder, tmp_path / "out", changes)
     assert result.stopped_early
     assert (result.steps, result.best_step) == (6, 2)  # validations at 2, 4 and 6 are alike
     resumed = run_training(training_folder, tmp_path / "out", changes)
     assert (resumed.steps, resumed.stopped_early) == (6, True)
+
+
+def test_few_images_choose_neither_checkpoint_nor_end(training_folder: Path, tmp_path: Path) -> None:
+    messages: list[str] = []
+    callbacks = replace(NO_CALLBACKS, on_message=messages.append)
+    changes = {"optim.lr": 0.02, "validation.every": 1, "recipe.steps": 8}
+    chosen = run_training(training_folder, tmp_path / "out", {**changes, "validation.patience": 1}, callbacks=callbacks)
+    assert (chosen.steps, chosen.best_step, chosen.stopped_early) == (8, 8, False)
+    assert [line for line in messages if "9 images" in line and "100" in line]
+    run_training(training_folder, tmp_path / "last", {**changes, "validation.keep": "last"}, callbacks=NO_CALLBACKS)
+    assert not list_different(read_weights(tmp_path / "out"), read_weights(tmp_path / "last"))
 
 
 def test_held_out_images_leave_the_training_set(training_folder: Path, tmp_path: Path) -> None:
