@@ -59,6 +59,7 @@ class CallbackQueue:
     def __init__(self) -> None:
         self._events: queue.SimpleQueue[CallbackEvent] = queue.SimpleQueue()
         self._result = b""
+        self._starts = 0
 
     def put(self, name: CallbackName, *args: Any) -> None:  # noqa: ANN401
         """Add a call of one of the callbacks."""
@@ -68,12 +69,17 @@ class CallbackQueue:
         """Return the events since the last call."""
         return [self._events.get() for _ in range(self._events.qsize())]
 
+    def count_start(self) -> int:
+        """Count a start of the training, and return the number of starts before it."""
+        self._starts += 1
+        return self._starts - 1
+
     def finish(self, result: bytes) -> None:
-        """Store the pickled result of the training."""
-        self._result = result
+        """Store the pickled result of the training, or the error that ended it. The first one counts."""
+        self._result = self._result or result
 
     def get_result(self) -> bytes:
-        """Return the pickled result of the training."""
+        """Return the pickled result or error; empty if there is none yet."""
         return self._result
 
 
