@@ -102,7 +102,7 @@ class Trainer:
                 }
         progress.validations_since_best = 0 if improved else progress.validations_since_best + 1
         if improved:
-            progress.best_recall, progress.best_step = recall, progress.global_step
+            progress.best_recall, progress.best_step, progress.best_metrics = recall, progress.global_step, recalls
         progress.stopped_early = (
             bool(self.config.validation.patience) and progress.validations_since_best >= self.config.validation.patience
         )

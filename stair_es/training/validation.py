@@ -18,6 +18,7 @@ from torch import Tensor
 from stair_es.eval.metrics import RECALL_CUTS, compute_ranks
 from stair_es.model.stair.configuration import TextMask
 from stair_es.model.stair.modeling import StairModel
+from stair_es.training.config.schema import ValidationConfig
 from stair_es.training.data.collate import ImageLoader, TextLoader
 from stair_es.training.losses import normalize_rows
 
@@ -118,10 +119,11 @@ def has_enough_images(sets: Sequence[ValidationSet]) -> bool:
     return sum(len(dataset.captions) for dataset in sets) >= MIN_IMAGES_TO_CHOOSE
 
 
-def describe_few_images(sets: Sequence[ValidationSet]) -> str:
-    """Return a message for sets that have images, but too few; otherwise an empty text."""
+def describe_few_images(sets: Sequence[ValidationSet], config: ValidationConfig) -> str:
+    """Return a message if a choice is configured, but the sets have too few images for it; otherwise an empty text."""
     images = sum(len(dataset.captions) for dataset in sets)
-    if not images or has_enough_images(sets):
+    is_configured = config.keep == "best" or config.patience
+    if not images or not is_configured or has_enough_images(sets):
         return ""
     return (
         f"{images} images for validation are too few to choose a checkpoint by ({MIN_IMAGES_TO_CHOOSE} are needed):"

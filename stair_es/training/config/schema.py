@@ -121,6 +121,22 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """What the model card says about the model in addition to the training; no result depends on it."""
+
+    license: Annotated[str, Meta(pattern=r"^[\w.+-]*$")] = ""
+    """Identifier of a license, as model hubs know it: `apache-2.0`, `cc-by-4.0`, `other`. Empty if unstated."""
+    language: tuple[str, ...] = ()
+    """Languages of the texts: `en`."""
+    datasets: tuple[str, ...] = ()
+    """Hub ids of the data sets."""
+    base_model: tuple[str, ...] = ()
+    """Hub ids of the models that this one is made of; empty for those of the backbones."""
+    data: str = ""
+    """Description of the training data in one paragraph."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The model to train."""
 
