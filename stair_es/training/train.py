@@ -28,11 +28,12 @@ from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.optional import import_optional
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks
 from stair_es.training.checkpointing import STATE_FILE, TrainingProgress, get_trained_tensors
-from stair_es.training.config.schema import CardConfig
+from stair_es.training.config.schema import CardConfig, LogConfig
 from stair_es.training.config.train_config import TrainConfig, build_stair_config
 from stair_es.training.data.dataset import TrainingSet
 from stair_es.training.data.sampler import BatchSampler, split_batch
 from stair_es.training.data_module import LoadedInputs, TrainingSets, build_data_module, build_training_sets
+from stair_es.training.metric_loggers import list_logger_names
 from stair_es.training.model_card import render_model_card
 from stair_es.training.trainer import Trainer
 from stair_es.training.validation import describe_few_images
@@ -87,6 +88,7 @@ def train_model(
     workers, settings = workers or SingleProcess(), resolve_settings(settings)
     threads = threads or os.cpu_count() or 1
     split_batch(range(config.batch.size), workers.rank, workers.count)  # fail before the sets are read
+    list_logger_names(config.log)
     torch_device = _choose_device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
     sets = build_training_sets(config, callbacks, threads, settings, loaded)
@@ -110,7 +112,7 @@ def train_model(
         workers=workers,
         out=out,
         key=_compute_key(config, train_set, model.tokens.word_vocabulary),
-        on_metrics=callbacks.on_metrics,
+        callbacks=callbacks,
         teacher=data.teacher,
     )
     progress = _run_trainer(trainer)
@@ -265,6 +267,7 @@ def _compute_key(config: TrainConfig, train_set: TrainingSet, vocabulary: WholeW
         folder=Path(),
         text="",
         card=CardConfig(),
+        log=LogConfig(),
         validation=replace(config.validation, patience=0, every=1, log_every=1),
         batch=replace(config.batch, chunk=0),
     )

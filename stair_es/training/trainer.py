@@ -20,13 +20,15 @@ from stair_es.errors import StairError, UsageError
 from stair_es.model.cuda import make_autocast
 from stair_es.model.stair.modeling import StairModel
 from stair_es.training import checkpointing
-from stair_es.training.callbacks import MetricLogger, StepMetrics
+from stair_es.training.callbacks import Callbacks, StepMetrics
 from stair_es.training.checkpointing import TrainingProgress
 from stair_es.training.config.schema import TrainingStage
+from stair_es.training.config.toml import parse_training_toml
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.collate import Collator
 from stair_es.training.data.dense_features import add_noise
 from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batch
+from stair_es.training.metric_loggers import LoggedRun, MetricLog, flatten_values
 from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, build_param_groups, compute_lr_factor, set_train_mode
 from stair_es.training.validation import ValidationSet, compute_mean_recall, has_enough_images
 from stair_es.training.workers import WorkerGroup
@@ -53,7 +55,7 @@ class Trainer:
     out: Path
     key: str
     """Hash of configuration and data."""
-    on_metrics: Callable[[StepMetrics], None]
+    callbacks: Callbacks
     teacher: Teacher | None = None
 
     def run(self) -> TrainingProgress:
@@ -69,7 +71,7 @@ class Trainer:
         state = checkpointing.load_training_state(self.out, self.key)
         progress = checkpointing.restore_training_state(state, self.model, average) if state else TrainingProgress()
         self._sync_workers(progress)
-        logs = MetricLogger(self.out, progress.global_step) if self._is_first else None
+        logs = self._open_logs(progress.global_step) if self._is_first else None
         try:
             while progress.stage < len(self.config.stages) and not progress.stopped_early:
                 _StageRun(self, progress, average, logs, state).run()
@@ -80,7 +82,7 @@ class Trainer:
         self._restore_best(progress, average)
         return progress
 
-    def run_validation(self, progress: TrainingProgress, average: EMA, logs: MetricLogger | None, stage: TrainingStage) -> None:
+    def run_validation(self, progress: TrainingProgress, average: EMA, logs: MetricLog | None, stage: TrainingStage) -> None:
         """Validate, log the recalls, and remember the best parameters.
 
         Args:
@@ -110,7 +112,7 @@ class Trainer:
             for name, values in recalls.items():
                 logs.log_metrics(progress.global_step, stage.name, name, values)
             flat = {f"{name}/{key}": value for name, values in recalls.items() for key, value in values.items()}
-            self.on_metrics(StepMetrics(stage.name, progress.global_step, self.steps, flat))
+            self.callbacks.on_metrics(StepMetrics(stage.name, progress.global_step, self.steps, flat))
 
     def iterate_batches(self, global_step: int) -> Iterator[DeviceBatch]:
         """Yield the batches of this worker from a step on, preparing them in a background thread."""
@@ -156,6 +158,14 @@ class Trainer:
         for tensor in self.model.state_dict().values():
             self.workers.broadcast_first(tensor)
 
+    def _open_logs(self, step: int) -> MetricLog:
+        config = self.config
+        parameters = dict(flatten_values(parse_training_toml(config.text, "the configuration")))
+        run = LoggedRun(
+            folder=self.out, project=config.log.project, name=config.log.run or config.name, step=step, parameters=parameters
+        )
+        return MetricLog(config.log, run, self.callbacks.on_message)
+
     def _broadcast_value(self, value: float) -> float:
         """Return the first worker's value. With one that differs in the last digit a worker could stop at another step."""
         tensor = torch.tensor([value], dtype=torch.float64)
@@ -187,7 +197,7 @@ class _StageRun:
     """A running stage."""
 
     def __init__(
-        self, trainer: Trainer, progress: TrainingProgress, average: EMA, logs: MetricLogger | None, state: dict[str, Any] | None
+        self, trainer: Trainer, progress: TrainingProgress, average: EMA, logs: MetricLog | None, state: dict[str, Any] | None
     ) -> None:
         optim, self._stage = trainer.config.optim, trainer.config.stages[progress.stage]
         self._trainer, self._progress, self._average, self._logs = trainer, progress, average, logs
@@ -270,7 +280,7 @@ class _StageRun:
             name, step, memory_mb = self._stage.name, self._progress.global_step, _measure_memory_mb(self._trainer.device)
             self._logs.log_metrics(step, name, "train", values)
             self._logs.log_metrics(step, name, "speed", {"pairs_per_s": pairs_per_s, "memory_mb": memory_mb})
-            self._trainer.on_metrics(StepMetrics(name, step, self._trainer.steps, values, pairs_per_s, memory_mb))
+            self._trainer.callbacks.on_metrics(StepMetrics(name, step, self._trainer.steps, values, pairs_per_s, memory_mb))
 
     def _save_state(self) -> None:
         trainer = self._trainer

@@ -351,7 +351,10 @@ def test_a_lost_training_worker_restarts_from_the_last_state_bit_for_bit(trainin
 
     def kill_worker(metrics: StepMetrics) -> None:
         if metrics.step >= 7 and not killed:
-            process = next(each for each in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in str(each.info["cmdline"]))
+            own = {each.pid for each in psutil.Process().children(recursive=True)}
+            family = [each for each in psutil.process_iter(["cmdline", "create_time"]) if each.pid in own]
+            workers = [each for each in family if "RayTrainWorker" in str(each.info["cmdline"])]
+            process = max(workers, key=lambda each: float(each.info["create_time"]))
             killed.append(process.pid)
             process.kill()
 

@@ -121,6 +121,18 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Where metrics go in addition to `log.csv` and `speed.csv`; no result depends on it."""
+
+    to: tuple[str, ...] | None = None
+    """Metric loggers; None for TensorBoard if it is installed."""
+    project: str = "stair-es"
+    """Project in Weights & Biases, experiment in MLflow."""
+    run: str | None = None
+    """Name of the run there; None for that of the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CardConfig:
     """What the model card says about the model in addition to the training; no result depends on it."""
 

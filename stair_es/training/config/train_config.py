@@ -16,6 +16,7 @@ from stair_es.training.config.schema import (
     BatchConfig,
     CardConfig,
     DataConfig,
+    LogConfig,
     ModelConfig,
     OptimizerConfig,
     RecipeConfig,
@@ -39,6 +40,7 @@ class TrainConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     card: CardConfig = field(default_factory=CardConfig)
     seed: Seed = 0
     """Seed for everything random: parameters, batches, captions, augmentation, dropout."""
