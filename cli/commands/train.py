@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stair_es.config.defaults import DEFAULT_MODEL
-from stair_es.errors import ConfigError, OptionConflict, UsageError
+from stair_es.errors import ConfigError, OptionConflict, StairError, UsageError
 
 from ..options import config_file, shared
 from ..output.console import emit_json, print_notice, print_plain
@@ -75,6 +75,16 @@ _CaptionsFrom = Annotated[
         help="Caption images without captions by an endpoint in OpenAI's form, such as http://localhost:8000/v1.",
     ),
 ]
+_MaxRestarts = Annotated[
+    int,
+    typer.Option(
+        "--max-restarts",
+        metavar="N",
+        min=0,
+        help="Number of restarts from the last saved state if a Ray worker is lost. Torchrun has an option of the same name.",
+        rich_help_panel=shared.EXECUTION_PANEL,
+    ),
+]
 _Restart = Annotated[bool, typer.Option("--restart", help="Discard the training run in --out and start over.")]
 _Recipes = Annotated[
     bool,
@@ -88,6 +98,7 @@ def train_command(
     changes: _Changes = None,
     device: _Device = "auto",
     workers: _Workers = 1,
+    max_restarts: _MaxRestarts = 3,
     ray_address: shared.RayAddressOption = None,
     captions_from: _CaptionsFrom = None,
     restart: _Restart = False,
@@ -101,6 +112,7 @@ def train_command(
     ```text
     stair-es train grounded.toml
     stair-es train coco.toml --out models/coco --workers 4
+    torchrun --nproc-per-node 4 -m stair_es.cli train coco.toml --out models/coco
     stair-es train grounded.toml --set optim.lr=1e-3 --set seed=1 --out models/second
     stair-es ingest photos --model models/coco
     ```
@@ -113,22 +125,77 @@ def train_command(
     folder = out or Path(config.stem)
     try:
         check_installed("torch", extra="train")
-        from stair_es.training.train import prepare_output_folder
+        from stair_es.training.workers import is_started_by_torchrun
 
         overrides = dict(map(_parse_change, changes or ()))
         if captions_from is not None:
             overrides["data.captions_from"] = captions_from
         train_config = read_train_config(config, overrides)
-        if prepare_output_folder(folder, restart=restart):
-            print_notice(f"resuming the training in {folder}")
-        result = _run_training(train_config, folder, device, workers, ray_address)
+        if is_started_by_torchrun():
+            result = _run_under_torchrun(train_config, folder, device, workers, restart=restart)
+        else:
+            _prepare_folder(folder, restart=restart)
+            result = _run_training(train_config, folder, device, workers, ray_address, max_restarts)
     except (KeyboardInterrupt, SystemExit):
         from stair_es.training.checkpointing import STATE_FILE
+        from stair_es.training.workers import is_first_worker
 
         outcome = "resumes from its last saved state" if (folder / STATE_FILE).is_file() else "starts over: nothing was saved yet"
-        print_notice(f"the same command {outcome}")
+        if is_first_worker():
+            print_notice(f"the same command {outcome}")
         raise
-    print_training_result(result, as_json=as_json)
+    if result is not None:
+        print_training_result(result, as_json=as_json)
+
+
+def _prepare_folder(folder: Path, *, restart: bool) -> None:
+    from stair_es.training.train import prepare_output_folder
+
+    if prepare_output_folder(folder, restart=restart):
+        print_notice(f"resuming the training in {folder}")
+
+
+def _run_under_torchrun(config: TrainConfig, out: Path, device: str, workers: int, *, restart: bool) -> TrainingResult | None:
+    """Train as one of the workers that torchrun started; return the result in the first one only.
+
+    Raises:
+        OptionConflict: If Ray should start workers, too.
+    """
+    import torch
+
+    from stair_es.training.callbacks import NO_CALLBACKS, Callbacks
+    from stair_es.training.train import train_model
+    from stair_es.training.workers import is_first_worker, is_restarted, join_torchrun
+
+    from ..output.progress import show_training_progress
+
+    if workers > 1:
+        raise OptionConflict(
+            "--workers starts workers on Ray, but torchrun has started some already",
+            "Leave out --workers, or run the command without torchrun.",
+        )
+    settings = config_file.get_config().settings
+    is_first = is_first_worker()
+    try:
+        with join_torchrun(device) as joined, show_training_progress() as (report_metrics, progress):
+            if is_first:  # torchrun repeats the whole command after a lost worker, which must not discard the state then
+                _prepare_folder(out, restart=restart and not is_restarted())
+            joined.group.broadcast_first(torch.zeros(1))
+            callbacks = Callbacks(on_message=print_notice, on_metrics=report_metrics, on_progress=progress)
+            result = train_model(
+                config,
+                out,
+                callbacks if is_first else NO_CALLBACKS,
+                workers=joined.group,
+                device=joined.device,
+                threads=joined.threads,
+                settings=settings,
+            )
+    except StairError as error:
+        if error.code == "worker-failed" and not is_first:  # the first worker and torchrun report it
+            raise SystemExit(error.exit_code) from error
+        raise
+    return result if is_first else None
 
 
 def _parse_change(text: str) -> tuple[str, Any]:
@@ -144,7 +211,9 @@ def _parse_change(text: str) -> tuple[str, Any]:
         return name.strip(), value
 
 
-def _run_training(config: TrainConfig, out: Path, device: str, workers: int, ray_address: str | None) -> TrainingResult:
+def _run_training(
+    config: TrainConfig, out: Path, device: str, workers: int, ray_address: str | None, max_restarts: int
+) -> TrainingResult:
     from stair_es.training.callbacks import Callbacks
 
     from ..output.progress import show_training_progress
@@ -155,7 +224,16 @@ def _run_training(config: TrainConfig, out: Path, device: str, workers: int, ray
         if workers > 1:
             from stair_es.training.ray_train import train_on_ray
 
-            return train_on_ray(config, out, callbacks, workers=workers, device=device, address=ray_address, settings=settings)
+            return train_on_ray(
+                config,
+                out,
+                callbacks,
+                workers=workers,
+                device=device,
+                address=ray_address,
+                max_restarts=max_restarts,
+                settings=settings,
+            )
         from stair_es.training.train import train_model
 
         return train_model(config, out, callbacks, device=device, settings=settings)

@@ -21,19 +21,23 @@ from stair_es.model.networks import minilm_download
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair import tokenizer as stair_tokens
 from stair_es.model.stair.backbones import fill_backbone_config
-from stair_es.model.stair.configuration import CONFIG_FILE, TOKENIZER_FILE, BackboneConfig, StairConfig, read_stair_config
+from stair_es.model.stair.configuration import CONFIG_FILE, TOKENIZER_FILE, BackboneConfig, read_stair_config
 from stair_es.model.stair.modeling import StairModel, remove_dropout
 from stair_es.model.stair.tokenizer import IdArray, StairTokenizer
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.optional import import_optional
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks
 from stair_es.training.checkpointing import STATE_FILE, TrainingProgress, get_trained_tensors
+from stair_es.training.config.schema import CardConfig, LogConfig
 from stair_es.training.config.train_config import TrainConfig, build_stair_config
 from stair_es.training.data.batches import translate_reader_errors
 from stair_es.training.data.dataset import ProblemCounter, TrainingSet
 from stair_es.training.data.sampler import split_batch
 from stair_es.training.data_module import LoadedInputs, TrainingSets, build_data_module, build_training_sets
+from stair_es.training.metric_loggers import list_logger_names
+from stair_es.training.model_card import render_model_card
 from stair_es.training.trainer import Trainer
+from stair_es.training.validation import describe_few_images
 from stair_es.training.workers import SingleProcess, WorkerGroup
 
 CONFIG_COPY = "train.toml"
@@ -86,6 +90,7 @@ def train_model(
     workers, settings = workers or SingleProcess(), resolve_settings(settings)
     threads = threads or os.cpu_count() or 1
     split_batch(range(config.batch.size), workers.rank, workers.count)  # fail before the sets are read
+    list_logger_names(config.log)
     torch_device = _choose_device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
     asks_first = config.data.captions_from is not None and workers.count > 1  # the others read what it keeps
@@ -102,6 +107,8 @@ def train_model(
     data = build_data_module(config, model, sets, callbacks, workers, threads, settings)
     if cache_first and not workers.rank:
         workers.broadcast_first(torch.zeros(1))
+    if few := describe_few_images(data.validations, config.validation):
+        callbacks.on_message(few)
     trainer = Trainer(
         config=config,
         model=model,
@@ -114,9 +121,6 @@ def train_model(
     )
     progress = _run_trainer(trainer)
     if workers.rank == 0:
-        if sets.dense is not None:
-            shutil.rmtree(out / DENSE_FOLDER, ignore_errors=True)
-            copy_dense_model(sets.dense.folder, out / DENSE_FOLDER)
         _write_checkpoint(config, model, out, progress, sets)
     if sets.shards:
         _collect_problems(workers, train_set.problems)
@@ -276,6 +280,8 @@ def _compute_key(config: TrainConfig, sets: TrainingSets, vocabulary: WholeWordV
         config,
         folder=Path(),
         text="",
+        card=CardConfig(),
+        log=LogConfig(),
         validation=replace(config.validation, patience=0, every=1, log_every=1),
         batch=replace(config.batch, chunk=0),
     )
@@ -290,6 +296,9 @@ def _compute_key(config: TrainConfig, sets: TrainingSets, vocabulary: WholeWordV
 
 
 def _write_checkpoint(config: TrainConfig, model: StairModel, out: Path, progress: TrainingProgress, sets: TrainingSets) -> None:
+    if sets.dense is not None:
+        shutil.rmtree(out / DENSE_FOLDER, ignore_errors=True)
+        copy_dense_model(sets.dense.folder, out / DENSE_FOLDER)
     stair_config = remove_dropout(model.config)
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in get_trained_tensors(model).items()}
     if model.tokens.word_vocabulary is None:
@@ -299,44 +308,3 @@ def _write_checkpoint(config: TrainConfig, model: StairModel, out: Path, progres
     card = render_model_card(config, stair_config, progress, images, len(model.tokens.tokens))
     checkpoint.save_checkpoint(out, stair_config, model.tokens.tokenizer, tensors, card, model.tokens.word_vocabulary)
     (out / CONFIG_COPY).write_text(config.text, encoding="utf-8")
-
-
-def render_model_card(config: TrainConfig, model: StairConfig, progress: TrainingProgress, images: str, features: int) -> str:
-    """Return the model card as Markdown, with the front matter that model hubs read."""
-    stages = "\n".join(
-        f"| {stage.name} | {stage.steps} | {', '.join(stage.train)} | {stage.text_mask} | "
-        f"{', '.join(f'{name} {weight:g}' for name, weight in stage.losses.items())} |"
-        for stage in config.stages
-    )
-    best = f"{100 * progress.best_recall:.1f} at step {progress.best_step}" if progress.best_step >= 0 else "not validated"
-    cap = f"{_format_limit(model.image.top_k)} of an image, {_format_limit(model.text.top_k)} of a text"
-    image, image_input = model.image.backbone, f"{model.image.size_px} px, {model.image.pool} over positions"
-    text, text_input = model.text.backbone, f"{model.text.max_tokens} tokens, {model.text.pool} over positions"
-    return f"""---
-library_name: stair-es
-pipeline_tag: image-feature-extraction
-tags: [image-search, sparse, rank_features, sentence-transformers, sparse-encoder, STAIR]
----
-
-# {config.name}
-
-A STAIR model: images and texts become weights over {features:,} tokens, {cap}.
-For `stair-es ingest --model DIR` and `stair-es search --model DIR`, and with stair-es installed for sentence-transformers:
-`SparseEncoder(DIR, trust_remote_code=True)`.
-
-- Image tower: {image.kind} `{image.name or "from scratch"}`, {image_input}
-- Text tower: {text.kind} `{text.name or "from scratch"}`, {text_input}
-- Heads: {", ".join(model.heads)}; similarity: {model.similarity if model.is_scored_by_tokens else "cosine of dense vectors"}
-- Trained on {images} for {progress.global_step:,} steps of {config.batch.size} pairs, seed {config.seed}
-- Recall@1 on the validation sets, mean of both directions, in percent: {best}
-
-| stage | steps | trained | text mask | losses |
-|---|---|---|---|---|
-{stages}
-
-The full configuration is `train.toml` in this folder. License and limitations are those of the data and backbones.
-"""
-
-
-def _format_limit(top_k: int) -> str:
-    return f"at most {top_k}" if top_k else "any number"

@@ -17,13 +17,15 @@ from stair_es.errors import StairError, UsageError
 from stair_es.model.cuda import make_autocast
 from stair_es.model.stair.modeling import StairModel
 from stair_es.training import checkpointing
-from stair_es.training.callbacks import Callbacks, MetricLogger, StepMetrics
+from stair_es.training.callbacks import Callbacks, StepMetrics
 from stair_es.training.checkpointing import TrainingProgress
 from stair_es.training.config.schema import TrainingStage
+from stair_es.training.config.toml import parse_training_toml
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.batches import BatchSource
+from stair_es.training.metric_loggers import LoggedRun, MetricLog, flatten_values
 from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, build_param_groups, compute_lr_factor, set_train_mode
-from stair_es.training.validation import ValidationSet, compute_mean_recall
+from stair_es.training.validation import ValidationSet, compute_mean_recall, has_enough_images
 from stair_es.training.workers import WorkerGroup
 
 _SEEDS_PER_BATCH = 1009
@@ -59,7 +61,7 @@ class Trainer:
         self._sync_workers(progress)
         if state and not self.batches.restore_state(state["readers"]):
             self.callbacks.on_message("the number of workers has changed: the shards begin a new epoch")
-        logs = MetricLogger(self.out, progress.global_step) if self._is_first else None
+        logs = self._open_logs(progress.global_step) if self._is_first else None
         try:
             while progress.stage < len(self.config.stages) and not progress.stopped_early:
                 _StageRun(self, progress, average, logs, state).run()
@@ -70,7 +72,7 @@ class Trainer:
         self._restore_best(progress, average)
         return progress
 
-    def run_validation(self, progress: TrainingProgress, average: EMA, logs: MetricLogger | None, stage: TrainingStage) -> None:
+    def run_validation(self, progress: TrainingProgress, average: EMA, logs: MetricLog | None, stage: TrainingStage) -> None:
         """Validate, log the recalls, and remember the best parameters.
 
         Args:
@@ -84,14 +86,15 @@ class Trainer:
         with average.apply_to(self.model):
             recalls = {dataset.name: dataset.compute_recalls(self.model, self.make_autocast()) for dataset in self.validations}
             recall = self._broadcast_value(compute_mean_recall(recalls))
-            improved = recall > progress.best_recall
-            if improved and self.config.validation.keep == "best":
+            can_choose = has_enough_images(self.validations)
+            improved = recall > progress.best_recall or not can_choose
+            if improved and can_choose and self.config.validation.keep == "best":
                 progress.best_parameters = {
                     name: tensor.clone() for name, tensor in checkpointing.get_trained_tensors(self.model).items()
                 }
         progress.validations_since_best = 0 if improved else progress.validations_since_best + 1
         if improved:
-            progress.best_recall, progress.best_step = recall, progress.global_step
+            progress.best_recall, progress.best_step, progress.best_metrics = recall, progress.global_step, recalls
         progress.stopped_early = (
             bool(self.config.validation.patience) and progress.validations_since_best >= self.config.validation.patience
         )
@@ -139,6 +142,14 @@ class Trainer:
         for tensor in self.model.state_dict().values():
             self.workers.broadcast_first(tensor)
 
+    def _open_logs(self, step: int) -> MetricLog:
+        config = self.config
+        parameters = dict(flatten_values(parse_training_toml(config.text, "the configuration")))
+        run = LoggedRun(
+            folder=self.out, project=config.log.project, name=config.log.run or config.name, step=step, parameters=parameters
+        )
+        return MetricLog(config.log, run, self.callbacks.on_message)
+
     def _broadcast_value(self, value: float) -> float:
         """Return the first worker's value. With one that differs in the last digit a worker could stop at another step."""
         tensor = torch.tensor([value], dtype=torch.float64)
@@ -155,7 +166,7 @@ class _StageRun:
     """A running stage."""
 
     def __init__(
-        self, trainer: Trainer, progress: TrainingProgress, average: EMA, logs: MetricLogger | None, state: dict[str, Any] | None
+        self, trainer: Trainer, progress: TrainingProgress, average: EMA, logs: MetricLog | None, state: dict[str, Any] | None
     ) -> None:
         optim, self._stage = trainer.config.optim, trainer.config.stages[progress.stage]
         self._trainer, self._progress, self._average, self._logs = trainer, progress, average, logs

@@ -18,9 +18,12 @@ from torch import Tensor
 from stair_es.eval.metrics import RECALL_CUTS, compute_ranks
 from stair_es.model.stair.configuration import TextMask
 from stair_es.model.stair.modeling import StairModel
+from stair_es.training.config.schema import ValidationConfig
 from stair_es.training.data.collate import ImageLoader, TextLoader
 from stair_es.training.losses import normalize_rows
 
+MIN_IMAGES_TO_CHOOSE = 100
+"""With fewer images in all sets, chance decides which recall is the best."""
 _BATCH_SIZE = 64
 
 
@@ -109,3 +112,20 @@ def _compute_recalls(images_NE: Tensor, texts_ME: Tensor, captions: Sequence[str
 def compute_mean_recall(recalls: Mapping[str, Mapping[str, float]]) -> float:
     """Return the metric for early stopping: the mean over the sets of recall at 1 in both directions."""
     return fmean((each["t2i@1"] + each["i2t@1"]) / 2 for each in recalls.values())
+
+
+def has_enough_images(sets: Sequence[ValidationSet]) -> bool:
+    """Return whether the sets have enough images to choose a checkpoint, and the end of the training, by their recall."""
+    return sum(len(dataset.captions) for dataset in sets) >= MIN_IMAGES_TO_CHOOSE
+
+
+def describe_few_images(sets: Sequence[ValidationSet], config: ValidationConfig) -> str:
+    """Return a message if a choice is configured, but the sets have too few images for it; otherwise an empty text."""
+    images = sum(len(dataset.captions) for dataset in sets)
+    is_configured = config.keep == "best" or config.patience
+    if not images or not is_configured or has_enough_images(sets):
+        return ""
+    return (
+        f"{images} images for validation are too few to choose a checkpoint by ({MIN_IMAGES_TO_CHOOSE} are needed):"
+        " the last one is kept, and training does not stop early"
+    )

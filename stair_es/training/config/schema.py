@@ -178,10 +178,38 @@ class ValidationConfig:
     every: PositiveCount = 200
     """Steps between validations and saved states."""
     patience: Count = 0
-    """Validations without improvement after which training stops; 0 to never stop early."""
+    """Validations without improvement after which training stops; 0 to never stop early. Needs 100 images, as `best` does."""
     keep: Literal["best", "last"] = "best"
     """Parameters that the checkpoint gets; `best` is by recall at 1, mean of both directions, on the validation sets."""
     log_every: PositiveCount = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Where metrics go in addition to `log.csv` and `speed.csv`; no result depends on it."""
+
+    to: tuple[str, ...] | None = None
+    """Metric loggers; None for TensorBoard if it is installed."""
+    project: str = "stair-es"
+    """Project in Weights & Biases, experiment in MLflow."""
+    run: str | None = None
+    """Name of the run there; None for that of the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """What the model card says about the model in addition to the training; no result depends on it."""
+
+    license: Annotated[str, Meta(pattern=r"^[\w.+-]*$")] = ""
+    """Identifier of a license, as model hubs know it: `apache-2.0`, `cc-by-4.0`, `other`. Empty if unstated."""
+    language: tuple[str, ...] = ()
+    """Languages of the texts: `en`."""
+    datasets: tuple[str, ...] = ()
+    """Hub ids of the data sets."""
+    base_model: tuple[str, ...] = ()
+    """Hub ids of the models that this one is made of; empty for those of the backbones."""
+    data: str = ""
+    """Description of the training data in one paragraph."""
 
 
 @dataclass(frozen=True, kw_only=True)

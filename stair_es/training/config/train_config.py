@@ -14,7 +14,9 @@ from stair_es.system.user_files import MAX_TOML_BYTES, read_text_file
 from stair_es.training.config.schema import (
     PARTS,
     BatchConfig,
+    CardConfig,
     DataConfig,
+    LogConfig,
     ModelConfig,
     OptimizerConfig,
     RecipeConfig,
@@ -38,6 +40,8 @@ class TrainConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    card: CardConfig = field(default_factory=CardConfig)
     seed: Seed = 0
     """Seed for everything random: parameters, batches, captions, augmentation, dropout."""
     folder: Path = field(default=Path(), metadata=NOT_IN_FILE)

@@ -26,8 +26,11 @@ WHOLE = (*NOUNS, "red", "blue", "bluebird", "running")
 PAIRS = len(COLORS) * len(NOUNS)
 
 
-def write_set(folder: Path) -> None:
-    """18 images of 32 px, a color and a pattern each, with two captions; a text backbone beside them; and `tiny.toml`."""
+def write_set(folder: Path, dropout: float | None = None) -> None:
+    """18 images of 32 px, a color and a pattern each, with two captions; a text backbone beside them; and `tiny.toml`.
+
+    `dropout` is that of the text backbone instead of its own: it is drawn worker by worker.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for shape, noun in enumerate(NOUNS):
@@ -39,7 +42,10 @@ def write_set(folder: Path) -> None:
     write_captions(folder / "val.jsonl", rows[::2])
     text = folder / "text"
     text.mkdir(exist_ok=True)
-    (text / "config.json").write_text(json.dumps(dict(tiny_stair.TEXTS["bert"].config)))
+    config = dict(tiny_stair.TEXTS["bert"].config)
+    if dropout is not None:
+        config |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    (text / "config.json").write_text(json.dumps(config))
     (text / "tokenizer.json").write_text(tiny_stair.build_tokenizer().to_str())
     (folder / "tiny.toml").write_text(CONFIG)
 

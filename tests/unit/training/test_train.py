@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,21 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from support.errors import expect_error
 from support.models import tiny_dense, tiny_training
 from support.models.tiny_training import read_config, run_training
+from tokenizers import Tokenizer
 
 from stair_es.eval.metrics import compute_ranks, summarize_ranks
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
+from stair_es.model.checkpoint import read_license
 from stair_es.model.stair import checkpoint
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.io.local_file import FileLocator
+from stair_es.training import validation
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
 from stair_es.training.config.train_config import list_recipes, read_train_config
 from stair_es.training.data.dataset import TrainingPair, TrainingSet
@@ -56,10 +61,13 @@ def list_different(weights: dict[str, torch.Tensor], others: dict[str, torch.Ten
     return {name for name in weights if not torch.equal(weights[name], others[name])}
 
 
-def test_a_training_writes_a_checkpoint_that_finds_its_images(training_folder: Path, tmp_path: Path) -> None:
+def test_a_training_writes_a_checkpoint_that_finds_its_images(
+    training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     metrics: list[StepMetrics] = []
     callbacks = Callbacks(on_message=lambda line: None, on_metrics=metrics.append, on_progress=lambda what, done, total: None)
     out = tmp_path / "out"
+    monkeypatch.setattr(validation, "MIN_IMAGES_TO_CHOOSE", 9)
     changes = {"recipe.steps": 60, "validation.every": 30, "data.tag_share": 0.25, **HIGH_RATES}
     result = run_training(training_folder, out, changes, callbacks=callbacks)
     assert (result.steps, result.pairs, result.problems, result.stopped_early) == (60, tiny_training.PAIRS, [], False)
@@ -274,13 +282,25 @@ def test_only_unreadable_images_are_an_error(training_folder: Path, tmp_path: Pa
         run_training(training_folder, tmp_path / "out")
 
 
-def test_early_stopping_keeps_the_best(training_folder: Path, tmp_path: Path) -> None:
+def test_early_stopping_keeps_the_best(training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "MIN_IMAGES_TO_CHOOSE", 9)
     changes = {**ZERO_RATES, "recipe.steps": 50, "validation.patience": 2}
     result = run_training(training_folder, tmp_path / "out", changes)
     assert result.stopped_early
     assert (result.steps, result.best_step) == (6, 2)  # validations at 2, 4 and 6 are alike
     resumed = run_training(training_folder, tmp_path / "out", changes)
     assert (resumed.steps, resumed.stopped_early) == (6, True)
+
+
+def test_few_images_choose_neither_checkpoint_nor_end(training_folder: Path, tmp_path: Path) -> None:
+    messages: list[str] = []
+    callbacks = replace(NO_CALLBACKS, on_message=messages.append)
+    changes = {"optim.lr": 0.02, "validation.every": 1, "recipe.steps": 8}
+    chosen = run_training(training_folder, tmp_path / "out", {**changes, "validation.patience": 1}, callbacks=callbacks)
+    assert (chosen.steps, chosen.best_step, chosen.stopped_early) == (8, 8, False)
+    assert [line for line in messages if "9 images" in line and "100" in line]
+    run_training(training_folder, tmp_path / "last", {**changes, "validation.keep": "last"}, callbacks=NO_CALLBACKS)
+    assert not list_different(read_weights(tmp_path / "out"), read_weights(tmp_path / "last"))
 
 
 def test_held_out_images_leave_the_training_set(training_folder: Path, tmp_path: Path) -> None:
@@ -311,6 +331,30 @@ def test_average_is_saved(training_folder: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(mean[name], 0.75 * begin[name] + 0.25 * plain[name], atol=1e-6, rtol=1e-5)
 
 
+def test_the_model_card_is_one_of_the_hub(training_folder: Path, tmp_path: Path) -> None:
+    card = {
+        "license": "cc-by-4.0",
+        "language": ["en"],
+        "datasets": ["org/set"],
+        "base_model": ["org/base"],
+        "data": "Drawings: 18.",
+    }
+    run_training(training_folder, tmp_path / "out", {f"card.{name}": value for name, value in card.items()})
+    loaded = ModelCard.load(tmp_path / "out" / "README.md")
+    data = loaded.data.to_dict()
+    assert {name: data[name] for name in card if name != "data"} == {name: card[name] for name in card if name != "data"}
+    assert card["data"] in loaded.content
+    assert read_license(tmp_path / "out") == ("weights: cc-by-4.0, as their model card says",)
+    results = {result.metric_name: result for result in loaded.data.eval_results or ()}
+    assert {"t2i@1", "t2i@5", "i2t@1", "i2t@10"} <= results.keys()
+    assert (loaded.data.model_name, results["t2i@1"].task_type, results["t2i@1"].dataset_name) == ("tiny", "retrieval", "val")
+    assert results["t2i@1"].metric_value == pytest.approx(read_metric(tmp_path / "out", "t2i@1")[-1], abs=1e-5)
+    run_training(training_folder, tmp_path / "plain", {"data.validation": []})
+    plain = ModelCard.load(tmp_path / "plain" / "README.md")
+    assert [name for name in ("license", "model-index", "base_model") if name in plain.data.to_dict()] == []
+    assert "License: not stated" in plain.content
+
+
 def test_infinite_loss_ends_the_training(training_folder: Path, tmp_path: Path) -> None:
     changes = {"optim.lr": 1e30, "optim.backbone_lr": 1e30, "optim.warmup_steps": 0, "optim.clip": 0.0, "recipe.steps": 30}
     with expect_error("loss-not-finite") as caught:
@@ -336,6 +380,16 @@ def test_other_configurations_and_folders_are_rejected(training_folder: Path, tm
     with expect_error("state-unreadable") as caught:
         run_training(training_folder, out)
     assert str(out / "state.pt") in caught.value.message
+
+
+def test_a_tokenizer_larger_than_its_embeddings_is_rejected(training_folder: Path, tmp_path: Path) -> None:
+    path = training_folder / "text" / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save(str(path))
+    with expect_error("checkpoint-error") as caught:
+        run_training(training_folder, tmp_path / "out")
+    assert [fact for fact in ("'zebra'", str(training_folder / "text")) if fact not in caught.value.message] == []
 
 
 def test_a_batch_larger_than_the_set_is_rejected(training_folder: Path, tmp_path: Path) -> None:

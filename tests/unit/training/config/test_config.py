@@ -91,7 +91,7 @@ INVALID: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"data.validation_share": 0.25}, ("tiny.toml:", "data.validation_share", "0.25"), ""),
     ({"seed": -1}, ("tiny.toml.seed", ">= 0"), "docs/training.md"),
     ({"seed.x": 1}, ("seed.x",), "optim.lr"),
-    ({"color": 1}, ("tiny.toml:", "'color'"), "batch, data, model"),
+    ({"color": 1}, ("tiny.toml:", "'color'"), "batch, card, data, log, model"),
 ]
 
 
