@@ -119,6 +119,10 @@ def train_model(
         key=_compute_key(config, sets, model.tokens.word_vocabulary),
         callbacks=callbacks,
     )
+    if torch_device.type == "cuda" and config.optim.precision == "bf16":
+        torch.set_float32_matmul_precision("high")  # the scores of vectors in bf16, exactly as in fp32
+    if config.optim.compile:
+        model.compile_towers()
     progress = _run_trainer(trainer)
     if workers.rank == 0:
         _write_checkpoint(config, model, out, progress, sets)
@@ -165,9 +169,11 @@ def build_model(config: TrainConfig, sets: TrainingSets, callbacks: Callbacks, h
     if start is not None:
         checkpoint.load_tensors_into(model, start)
     else:
+        model.set_scale(model_config.start_scale)
         model.set_bias(model_config.start_bias)
         if model_config.start_embeddings and "tokens" in model_config.heads:
             model.initialize_from_text_embeddings()
+    model.max_scale = model_config.max_scale
     callbacks.on_message(
         f"model: {len(features):,} tokens, {sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M parameters"
     )
@@ -240,8 +246,16 @@ def _run_trainer(trainer: Trainer) -> TrainingProgress:
     except torch.cuda.OutOfMemoryError as error:
         raise StairError(
             f"out of GPU memory with {batch.chunk or batch.size} pairs per forward pass",
-            "Set batch.chunk, or lower it: training resumes from the last saved state. Or train in bf16.",
+            "Lower batch.chunk: training resumes from the last saved state. Or train in bf16, or with batch.checkpointing.",
             code="out-of-gpu-memory",
+        ) from error
+    except RuntimeError as error:
+        if not trainer.config.optim.compile or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+            raise
+        raise StairError(
+            f"torch.compile failed: {str(error).strip().splitlines()[0]}",
+            "Install the compiler that it names, or leave out optim.compile: training resumes from the last saved state.",
+            code="compile-failed",
         ) from error
 
 
@@ -283,7 +297,8 @@ def _compute_key(config: TrainConfig, sets: TrainingSets, vocabulary: WholeWordV
         card=CardConfig(),
         log=LogConfig(),
         validation=replace(config.validation, patience=0, every=1, log_every=1),
-        batch=replace(config.batch, chunk=0),
+        batch=replace(config.batch, chunk=0, checkpointing=False),
+        optim=replace(config.optim, compile=False),
     )
     digest = hashlib.sha256(repr(asdict(relevant)).encode())
     if vocabulary is not None:

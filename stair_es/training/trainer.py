@@ -24,7 +24,8 @@ from stair_es.training.config.toml import parse_training_toml
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.batches import BatchSource
 from stair_es.training.metric_loggers import LoggedRun, MetricLog, flatten_values
-from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, build_param_groups, compute_lr_factor, set_train_mode
+from stair_es.training.optimizers import build_optimizer, compute_lr_factor
+from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, set_train_mode
 from stair_es.training.validation import ValidationSet, compute_mean_recall, has_enough_images
 from stair_es.training.workers import WorkerGroup
 
@@ -170,8 +171,7 @@ class _StageRun:
     ) -> None:
         optim, self._stage = trainer.config.optim, trainer.config.stages[progress.stage]
         self._trainer, self._progress, self._average, self._logs = trainer, progress, average, logs
-        rates = {"head": optim.lr, "backbone": optim.backbone_lr, "scale": optim.scale_lr}
-        self._optimizer = torch.optim.AdamW(build_param_groups(trainer.model, self._stage, rates, optim.weight_decay))
+        self._optimizer = build_optimizer(trainer.model, self._stage, optim)
         self._scaler = torch.amp.GradScaler(trainer.device.type, enabled=optim.precision == "fp16")
         if state and progress.step:
             self._optimizer.load_state_dict(state["optimizer"])
@@ -183,12 +183,13 @@ class _StageRun:
             make_autocast=trainer.make_autocast,
             chunk=trainer.config.batch.chunk,
             teacher_scale=optim.teacher_scale,
+            gather_dtype=torch.bfloat16 if optim.precision == "bf16" else torch.float32,
         )
 
     def run(self) -> None:
         """Run the stage to its end, and advance the progress to the next one."""
         trainer, stage, progress, validation = self._trainer, self._stage, self._progress, self._trainer.config.validation
-        set_train_mode(trainer.model, stage)
+        set_train_mode(trainer.model, stage, checkpointing=trainer.config.batch.checkpointing)
         logged_step, clock = progress.global_step, time.perf_counter()
         batches = trainer.iterate_batches(progress.global_step)
         while progress.step < stage.steps and not progress.stopped_early:

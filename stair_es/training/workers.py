@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +20,8 @@ WORKER_TIMEOUT_S = 24 * 3600
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 RESUME_REMEDY = "Run it again: it resumes from the last saved state."
+_BUCKET_BYTES = 25 * 2**20
+"""One collective per tensor waits for the network hundreds of times; one for all of them needs a copy of all gradients."""
 
 
 class WorkerGroup(Protocol):
@@ -31,8 +33,8 @@ class WorkerGroup(Protocol):
     def gather_rows(self, rows_B: Tensor) -> Tensor:
         """Return the rows of all workers, ordered by rank, without gradient."""
 
-    def sum_in_place(self, tensor: Tensor) -> None:
-        """Sum a tensor over all workers in place."""
+    def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """Sum tensors over all workers in place."""
 
     def broadcast_first(self, tensor: Tensor) -> None:
         """Copy the first worker's tensor to all workers in place."""
@@ -48,10 +50,10 @@ class SingleProcess:
 
     def gather_rows(self, rows_B: Tensor) -> Tensor:
         """Return the rows unchanged."""
-        return rows_B
+        return rows_B.detach()
 
-    def sum_in_place(self, tensor: Tensor) -> None:
-        """Keep the tensor unchanged."""
+    def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """Keep the tensors unchanged."""
 
     def broadcast_first(self, tensor: Tensor) -> None:
         """Keep the tensor unchanged."""
@@ -72,17 +74,23 @@ class DistributedWorkers:
     def gather_rows(self, rows_B: Tensor) -> Tensor:
         """Return the rows of all workers, ordered by rank, by `all_gather`."""
         local = rows_B.detach().to(self._device).contiguous()
-        gathered = [torch.empty_like(local) for _ in range(self.count)]
-        distributed.all_gather(gathered, local)
-        return torch.cat(gathered).to(rows_B.device)
+        gathered = local.new_empty((self.count * len(local), *local.shape[1:]))
+        distributed.all_gather_into_tensor(gathered, local)
+        return gathered.to(rows_B.device)
 
-    def sum_in_place(self, tensor: Tensor) -> None:
-        """Sum a tensor over all workers in place, by `all_reduce`."""
-        self._apply_in_place(tensor, distributed.all_reduce)
+    def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """Sum tensors over all workers in place, by one `all_reduce` for each bucket of 25 MB."""
+        for bucket in _fill_buckets(tensors):
+            flat = torch.cat([tensor.detach().flatten() for tensor in bucket]).to(self._device)
+            distributed.all_reduce(flat)
+            for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+                tensor.detach().copy_(part.view_as(tensor))
 
     def broadcast_first(self, tensor: Tensor) -> None:
         """Copy the first worker's tensor to all workers in place, by `broadcast`."""
-        self._apply_in_place(tensor, lambda on_device: distributed.broadcast(on_device, src=0))
+        on_device = tensor.detach().to(self._device).contiguous()
+        distributed.broadcast(on_device, src=0)
+        tensor.detach().copy_(on_device)
 
     def gather_objects(self, value: _T) -> list[_T]:
         """Return the values of all workers, ordered by rank, by `all_gather_object`."""
@@ -90,10 +98,20 @@ class DistributedWorkers:
         distributed.all_gather_object(values, value)
         return values
 
-    def _apply_in_place(self, tensor: Tensor, collective: Callable[[Tensor], object]) -> None:
-        on_device = tensor.detach().to(self._device).contiguous()
-        collective(on_device)
-        tensor.detach().copy_(on_device)
+
+def _fill_buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield the tensors in their order, in lists of one type and device and at most 25 MB (or one tensor)."""
+    bucket: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        is_other = bool(bucket) and (bucket[0].dtype, bucket[0].device) != (tensor.dtype, tensor.device)
+        if bucket and (is_other or size + tensor.nbytes > _BUCKET_BYTES):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(tensor)
+        size += tensor.nbytes
+    if bucket:
+        yield bucket
 
 
 @dataclass(frozen=True, kw_only=True)

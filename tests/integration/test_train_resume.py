@@ -16,7 +16,13 @@ from support.polling import poll_until
 from support.warm_commands import WarmCommand, start_warm
 
 CHANGES = ("recipe.name=stair-grounded", "recipe.steps=16", "optim.ema=0.9", "data.augment=strong", "validation.every=3")
-SHARDS = ("data.train=[{shards='shards/{000..010}.tar'}]", "data.readers=2", "data.shuffle=4", "batch.accumulate=2")
+SHARDS = (
+    "data.train=[{shards='shards/{000..010}.tar'}]",
+    "data.readers=2",
+    "data.shuffle=4",
+    "batch.accumulate=2",
+    "optim.name=lamb",
+)
 """50 pairs, one broken image and a missing tar: the killed run is in a later epoch."""
 
 

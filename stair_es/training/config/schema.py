@@ -16,12 +16,15 @@ from stair_es.types import TrainingPrecision
 
 LossName: TypeAlias = Literal["contrastive", "ground_image", "ground_text", "flops_image", "flops_text", "distil"]
 ModelPart: TypeAlias = Literal["image.backbone", "image.head", "text.backbone", "text.head"]
+DecayName: TypeAlias = Literal["cosine", "linear", "constant"]
 LOSSES: tuple[LossName, ...] = get_args(LossName)
 PARTS: tuple[ModelPart, ...] = get_args(ModelPart)
 
 Amount: TypeAlias = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 PositiveCount: TypeAlias = Annotated[int, Meta(ge=1)]
+Beta: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
+Scale: TypeAlias = Annotated[float, Meta(gt=0, le=1000)]
 Seed: TypeAlias = Annotated[int, Meta(ge=0, lt=2**32)]
 """A seed that numpy and PyTorch accept."""
 
@@ -148,20 +151,28 @@ class BatchConfig:
     """Pairs per forward pass on one device (GradCache). 0 for the whole batch."""
     accumulate: PositiveCount = 1
     """Batches whose gradients are accumulated for one update."""
+    checkpointing: bool = False
+    """Whether backbones that learn compute their states again in the backward pass, layer by layer, instead of keeping them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Optimizer settings (AdamW)."""
+    """Optimizer settings."""
 
+    name: Literal["adamw", "lamb"] = "adamw"
     lr: Amount = 1e-3
     """Learning rate of the heads."""
     backbone_lr: Amount = 1e-5
     scale_lr: Amount = 1e-2
     """Learning rate of the temperature."""
+    layer_decay: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Factor for the learning rate of each layer of a backbone, from its end to its embeddings; 1 for none."""
     weight_decay: Amount = 0.01
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Decay of the averages of the gradient and of its square."""
+    eps: Annotated[float, Meta(gt=0, le=1)] = 1e-8
     warmup_steps: Count = 30
-    decay: Literal["cosine", "constant"] = "cosine"
+    decay: DecayName = "cosine"
     clip: Amount = 1.0
     """Maximum gradient norm; 0 for no clipping."""
     precision: TrainingPrecision = "fp32"
@@ -169,6 +180,8 @@ class OptimizerConfig:
     """Decay of the moving average of the parameters; 0 for none."""
     teacher_scale: Amount = 20.0
     """Factor for the teacher's similarities (loss `distil`)."""
+    compile: bool = False
+    """Whether `torch.compile` compiles the towers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +242,10 @@ class ModelConfig:
     """Whether the heads' token embeddings are initialized from the text network."""
     start_bias: float = INITIAL_BIAS
     """Initial bias of each token, in both heads."""
+    start_scale: Scale = 20.0
+    """Initial factor for similarities (the inverse temperature); a checkpoint in `start` has its own."""
+    max_scale: Scale = 100.0
+    """Maximum of this factor."""
     start_seed: Seed | None = None
     """Seed of random parameters; None for the configuration's `seed`. Models with the same initialization can be averaged."""
     pretrained: bool = True
@@ -240,7 +257,8 @@ class ModelConfig:
         """Check the values.
 
         Raises:
-            UsageError: If the vocabulary is unknown, or whole words are tied to the embeddings of tokens.
+            UsageError: If the vocabulary is unknown, whole words are tied to the embeddings of tokens, or the initial scale is
+                above its maximum.
         """
         if self.vocabulary not in ("all", "captions") and not self.has_whole_words:
             raise ConfigError(
@@ -248,6 +266,11 @@ class ModelConfig:
             )
         if self.has_whole_words and self.text.tie:
             raise ConfigError("text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false.")
+        if self.start_scale > self.max_scale:
+            raise ConfigError(
+                f"model.start_scale is {self.start_scale:g}, above model.max_scale, {self.max_scale:g}",
+                "Lower start_scale, or raise max_scale.",
+            )
 
     @property
     def has_dense_backbones(self) -> bool:

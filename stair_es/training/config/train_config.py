@@ -163,7 +163,7 @@ def build_train_config(values: Mapping[str, Any], folder: Path, text: str, where
 
 
 def _apply_recipe(recipe: RecipeConfig, tables: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the tables of a configuration with the recipe's stages, and its defaults for the model."""
+    """Return the tables of a configuration with the recipe's stages, and its defaults for model and optimizer."""
     if recipe.name not in list_recipes():
         raise ConfigError(
             f"{where}: unknown recipe {recipe.name!r}",
@@ -176,7 +176,8 @@ def _apply_recipe(recipe: RecipeConfig, tables: Mapping[str, Any], where: str) -
             stage["losses"] |= {name: recipe.flops for name in stage["losses"] if name.startswith("flops")}
         if recipe.frozen_backbones:
             stage["train"] = [part for part in stage.get("train", PARTS) if part not in _BACKBONES]
-    return {**_apply_defaults(tables, {"model": values.get("model", {})}), "stages": stages}
+    defaults: dict[str, Any] = {section: values[section] for section in ("model", "optim") if section in values}
+    return {**_apply_defaults(tables, defaults), "stages": stages}
 
 
 def _share_steps(stages: Sequence[Mapping[str, Any]], steps: int) -> list[dict[str, Any]]:

@@ -149,6 +149,27 @@ def test_training_starts_with_the_given_bias(training_folder: Path, tmp_path: Pa
         assert torch.equal(plain[name], torch.full_like(plain[name], -1.0))
 
 
+def test_training_starts_with_the_given_scale(training_folder: Path, tmp_path: Path) -> None:
+    changes = {**ZERO_RATES, "recipe.steps": 1, "validation.keep": "last", "model.max_scale": 10.0}
+    run_training(training_folder, tmp_path / "first", {**changes, "model.start_scale": 5.0})
+    later = {**changes, "model.start": str(tmp_path / "first"), "model.start_scale": 7.0, "model.max_scale": 7.0}
+    run_training(training_folder, tmp_path / "second", later)  # the checkpoint's own scale wins
+    for name in ("first", "second"):
+        assert float(read_weights(tmp_path / name)["log_scale"].exp()) == pytest.approx(5.0)
+        assert read_metric(tmp_path / name, "scale") == pytest.approx([5.0], rel=1e-3)
+    run_training(training_folder, tmp_path / "third", {**later, "model.start_scale": 2.0, "model.max_scale": 3.0})
+    assert read_metric(tmp_path / "third", "scale") == [3.0]
+
+
+def test_a_missing_compiler_is_reported(training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, str(tmp_path / "no-compiler")))
+    with expect_error("compile-failed") as caught:
+        run_training(training_folder, tmp_path / "out", {"optim.compile": True})
+    assert "no-compiler" in caught.value.message
+    assert "optim.compile" in caught.value.remedy
+
+
 def test_trainings_with_one_start_seed_begin_alike(training_folder: Path, tmp_path: Path) -> None:
     for name, seed, start_seed in (("one", 1, 1), ("two", 2, 1), ("other", 2, 3)):
         changes = {**ZERO_RATES, "recipe.steps": 1, "seed": seed, "model.start_seed": start_seed}
@@ -370,7 +391,7 @@ def test_other_configurations_and_folders_are_rejected(training_folder: Path, tm
         run_training(training_folder, out, {"optim.lr": 0.5})
     assert "--restart" in caught.value.remedy
     assert prepare_output_folder(out, restart=False)
-    run_training(training_folder, out, {"batch.chunk": 3, "validation.every": 5})  # these may change
+    run_training(training_folder, out, {"batch.chunk": 3, "batch.checkpointing": True, "validation.every": 5})  # these may change
     assert not prepare_output_folder(out, restart=True)
     assert not (out / "state.pt").exists()
     with expect_error("model-without-state"):

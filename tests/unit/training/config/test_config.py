@@ -51,7 +51,19 @@ INVALID: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"optim.lr": "much"}, ("tiny.toml.optim.lr", "'much'"), "docs/training.md"),
     ({"optim.lr": float("nan")}, ("tiny.toml.optim.lr", "nan"), "docs/training.md"),
     ({"optim.ema": 1.0}, ("tiny.toml.optim.ema", "< 1.0"), "0.999"),
-    ({"optim.decay": "linear"}, ("tiny.toml.optim.decay", "'linear'"), "cosine, constant"),
+    ({"optim.decay": "step"}, ("tiny.toml.optim.decay", "'step'"), "cosine, linear, constant"),
+    ({"optim.name": "sgd"}, ("tiny.toml.optim.name", "'sgd'"), "adamw, lamb"),
+    ({"optim.betas": [0.9]}, ("tiny.toml.optim.betas", "length 2", "[0.9]"), "docs/training.md"),
+    ({"optim.betas": [0.9, 1.0]}, ("tiny.toml.optim.betas[1]", "< 1.0"), "docs/training.md"),
+    ({"optim.eps": 0.0}, ("tiny.toml.optim.eps", "> 0.0"), "docs/training.md"),
+    ({"optim.eps": 1.5}, ("tiny.toml.optim.eps", "<= 1.0"), "docs/training.md"),
+    ({"optim.layer_decay": 0.0}, ("tiny.toml.optim.layer_decay", "> 0.0"), "docs/training.md"),
+    ({"optim.layer_decay": 1.1}, ("tiny.toml.optim.layer_decay", "<= 1.0"), "docs/training.md"),
+    ({"optim.compile": 1}, ("tiny.toml.optim.compile", "1"), "docs/training.md"),
+    ({"batch.checkpointing": "yes"}, ("tiny.toml.batch.checkpointing", "'yes'"), "docs/training.md"),
+    ({"model.start_scale": 0}, ("tiny.toml.model.start_scale", "> 0.0"), "docs/training.md"),
+    ({"model.max_scale": 1001}, ("tiny.toml.model.max_scale", "<= 1000.0"), "docs/training.md"),
+    ({"model.start_scale": 50, "model.max_scale": 25}, ("tiny.toml:", "50", "25"), "max_scale"),
     ({"batch.size": 1}, ("tiny.toml.batch.size", ">= 2"), ""),
     ({"batch.size": 2.5}, ("tiny.toml.batch.size", "2.5"), ""),
     ({"batch.chunk": True}, ("tiny.toml.batch.chunk", "True"), "docs/training.md"),
@@ -129,7 +141,8 @@ def test_recipes_can_freeze_backbones(training_folder: Path) -> None:
 def test_stair_paper_sets_defaults(training_folder: Path) -> None:
     (training_folder / "tiny.toml").write_text(tiny_training.CONFIG.replace("top_k = 8\n", ""))
     config = tiny_training.read_config(training_folder, {"recipe.name": "stair-paper", "recipe.steps": 40})
-    assert (config.model.similarity, config.model.start_bias) == ("dot", 0.0)
+    assert (config.model.similarity, config.model.start_bias, config.model.start_scale) == ("dot", 0.0, 14.3)
+    assert (config.optim.name, config.optim.decay, config.optim.warmup_steps) == ("lamb", "linear", 2)
     assert (config.model.image.top_k, config.model.text.top_k) == (0, 0)
     assert (config.model.image.tie, config.model.text.tie) == (True, True)
     assert [(stage.steps, stage.text_mask, stage.cap, set(stage.losses)) for stage in config.stages] == [
@@ -140,8 +153,10 @@ def test_stair_paper_sets_defaults(training_folder: Path) -> None:
 
 
 def test_the_file_overrides_the_recipe(training_folder: Path) -> None:
-    changes = {"recipe.name": "stair-paper", "model.similarity": "cosine", "model.image.tie": False}
-    model = tiny_training.read_config(training_folder, changes).model
+    changes = {"recipe.name": "stair-paper", "model.similarity": "cosine", "model.image.tie": False, "optim.decay": "constant"}
+    config = tiny_training.read_config(training_folder, changes)
+    model = config.model
+    assert (config.optim.name, config.optim.decay) == ("lamb", "constant")
     assert (model.similarity, model.image.top_k, model.text.top_k) == ("cosine", 8, 8)
     assert (model.image.tie, model.text.tie) == (False, True)
 
@@ -150,8 +165,9 @@ def test_other_recipes_keep_the_model(training_folder: Path) -> None:
     stages = {"recipe": {}, "stages": [STAGE]}
     for name in set(list_recipes()) - {"stair-paper"}:
         changes = {"model.heads": ["tokens", "dense"], "model.teacher": "clip"}  # `distilled` needs a teacher
-        expected = tiny_training.read_config(training_folder, {**stages, **changes}).model
-        assert tiny_training.read_config(training_folder, {"recipe.name": name, **changes}).model == expected
+        expected = tiny_training.read_config(training_folder, {**stages, **changes})
+        config = tiny_training.read_config(training_folder, {"recipe.name": name, **changes})
+        assert (config.model, config.optim) == (expected.model, expected.optim)
 
 
 def test_stage_freezing() -> None:
