@@ -14,7 +14,9 @@ from stair_es.model.stair.configuration import INITIAL_BIAS, HeadName, ImageTowe
 from stair_es.training.data.transforms import get_augmentation
 from stair_es.types import TrainingPrecision
 
-LossName: TypeAlias = Literal["contrastive", "ground_image", "ground_text", "flops_image", "flops_text", "distil"]
+LossName: TypeAlias = Literal[
+    "contrastive", "joint", "distil", "ground_image", "ground_text", "gate_image", "flops_image", "flops_text"
+]
 ModelPart: TypeAlias = Literal["image.backbone", "image.head", "text.backbone", "text.head"]
 DecayName: TypeAlias = Literal["cosine", "linear", "constant"]
 LOSSES: tuple[LossName, ...] = get_args(LossName)
@@ -234,6 +236,8 @@ class ModelConfig:
     heads: tuple[HeadName, ...] = ("tokens",)
     dense_dim: int = 256
     similarity: Similarity = "cosine"
+    scored_by: HeadName = "dense"
+    """Head that gives the score of a model with both."""
     vocabulary: str = "all"
     """Tokens of the model: `all` tokens, those that occur in the training `captions`, or the whole words of a `.json` file."""
     start: str | None = None

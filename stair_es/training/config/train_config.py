@@ -55,13 +55,7 @@ class TrainConfig:
         Raises:
             UsageError: If two settings contradict each other.
         """
-        losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
-        if "tokens" not in self.model.heads and losses - {"contrastive", "distil"}:
-            raise ConfigError(
-                f"the loss {min(losses - {'contrastive', 'distil'})} needs a token head", "Give heads = ['tokens']."
-            )
-        if "distil" in losses and not self.model.teacher and not self.model.has_dense_backbones:
-            raise ConfigError("the loss distil needs a teacher", "Give model.teacher, a model with dense vectors.")
+        self._check_losses()
         if self.data.cache and (unfrozen := [stage.name for stage in self.stages if set(stage.train) & _BACKBONES]):
             raise ConfigError(
                 f"data.cache stores the states of frozen backbones, but stage {unfrozen[0]!r} trains one",
@@ -89,6 +83,27 @@ class TrainConfig:
             )
         if self.model.has_dense_backbones:
             self._check_dense_backbones()
+
+    def _check_losses(self) -> None:
+        """Check that the model has what its losses need.
+
+        Raises:
+            ConfigError: If a head or a teacher is missing.
+        """
+        losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
+        if "tokens" not in self.model.heads and losses - {"contrastive", "distil"}:
+            raise ConfigError(
+                f"the loss {min(losses - {'contrastive', 'distil'})} needs a token head", "Give heads = ['tokens']."
+            )
+        is_scored_by_dense = "dense" in self.model.heads and self.model.scored_by == "dense"
+        if losses & {"joint", "gate_image"} and is_scored_by_dense:
+            raise ConfigError(
+                f"the loss {min(losses & {'joint', 'gate_image'})} needs scores of token weights", 'Give scored_by = "tokens".'
+            )
+        if "joint" in losses and "dense" not in self.model.heads:
+            raise ConfigError("the loss joint compares the scores of two heads", 'Give heads = ["tokens", "dense"].')
+        if "distil" in losses and not self.model.teacher and not self.model.has_dense_backbones:
+            raise ConfigError("the loss distil needs a teacher", "Give model.teacher, a model with dense vectors.")
 
     @property
     def is_taught_by_backbone(self) -> bool:
@@ -234,4 +249,5 @@ def build_stair_config(config: TrainConfig, image: BackboneConfig, text: Backbon
         heads=model_config.heads,
         dense_dim=model_config.dense_dim,
         similarity=model_config.similarity,
+        scored_by=model_config.scored_by,
     )

@@ -51,6 +51,11 @@ CASES = {
     "repeats": Case(repeats=True),
     "repeats, chunks": Case({"similarity": "dot"}, SCORED, chunk=2, repeats=True),
     "contrastive": Case(losses={"contrastive": 1.0}),
+    "joint, gated": Case(
+        {"heads": ("tokens", "dense"), "dense_dim": 6, "scored_by": "tokens"},
+        {"contrastive": 0.5, "joint": 0.5, "distil": 0.2, "gate_image": 0.1},
+        repeats=True,
+    ),
     "no scores": Case(losses={"ground_image": 1.0, "flops_text": 0.1}),
 }
 

@@ -98,6 +98,12 @@ INVALID: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"recipe": {}, "stages": [{**STAGE, "losses": {"contrastive": 0}}]}, ("tiny.toml:", "'s'"), "contrastive"),
     ({"recipe": {}, "stages": [{**STAGE, "losses": {"distil": 1}}]}, ("tiny.toml:", "distil"), "model.teacher"),
     ({"recipe": {}, "stages": [{**STAGE, "train": ["head"]}]}, ("tiny.toml.stages[0].train[0]", "'head'"), "image.head"),
+    ({"recipe": {}, "stages": [{**STAGE, "losses": {"joint": 1}}]}, ("tiny.toml:", "joint"), "dense"),
+    (
+        {"recipe": {}, "stages": [{**STAGE, "losses": {"gate_image": 1}}], "model.heads": ["tokens", "dense"]},
+        ("tiny.toml:", "gate_image"),
+        "scored_by",
+    ),
     ({"data.cache": True}, ("tiny.toml:", "data.cache", "'grounded'"), "frozen_backbones"),
     ({"data.validation": [], "validation.patience": 1}, ("tiny.toml:", "validation.patience"), "[[data.validation]]"),
     ({"data.validation_share": 0.25}, ("tiny.toml:", "data.validation_share", "0.25"), ""),
