@@ -296,8 +296,8 @@ class RecipeConfig:
     """Total of all stages."""
     frozen_backbones: bool = False
     """Whether only heads and temperature are trained."""
-    flops: Amount | None = None
-    """Weight of the FLOPs regularizer instead of the recipe's, where it has one."""
+    losses: Mapping[LossName, Amount] = field(default_factory=dict)
+    """Weights instead of the recipe's, in the stages that have these losses."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -187,8 +187,7 @@ def _apply_recipe(recipe: RecipeConfig, tables: Mapping[str, Any], where: str) -
     values = _read_recipe(recipe.name)
     stages = _share_steps(values["stages"], recipe.steps)
     for stage in stages:
-        if recipe.flops is not None:
-            stage["losses"] |= {name: recipe.flops for name in stage["losses"] if name.startswith("flops")}
+        stage["losses"] |= {name: weight for name, weight in recipe.losses.items() if name in stage["losses"]}
         if recipe.frozen_backbones:
             stage["train"] = [part for part in stage.get("train", PARTS) if part not in _BACKBONES]
     defaults: dict[str, Any] = {section: values[section] for section in ("model", "optim") if section in values}

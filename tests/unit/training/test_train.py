@@ -125,7 +125,7 @@ def test_the_seed_decides_the_model(training_folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", sorted(list_recipes()))
 def test_each_recipe_runs(training_folder: Path, tmp_path: Path, name: str) -> None:
-    heads = {"dense": ["dense"], "dense-grounded": ["tokens", "dense"]}.get(name, ["tokens"])
+    heads = {"dense": ["dense"], "dense-grounded": ["tokens", "dense"], "joint": ["tokens", "dense"]}.get(name, ["tokens"])
     changes = {"recipe.name": name, "recipe.steps": 4, "model.heads": heads, "validation.keep": "last"}
     if name == "stair-paper":  # tied embeddings are as wide as the text network
         changes |= {"model.image.transform_dim": 32, "model.text.transform_dim": 32}

@@ -45,6 +45,7 @@ def test_the_docs_name_every_key() -> None:
         assert f"`{name}`" in text or f"[data.{name}]]`" in text or f"**`[model.{name}]`**" in text, name
 
 
+BOTH_HEADS = {"model.heads": ["tokens", "dense"], "model.scored_by": "tokens"}
 STAGE: dict[str, Any] = {"name": "s", "steps": 1}
 INVALID: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"optim.lrr": 1.0}, ("tiny.toml.optim:", "'lrr'"), "'lr'"),
@@ -134,9 +135,16 @@ def test_invalid_toml_and_missing_files_are_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(list_recipes()))
 def test_recipes_share_their_steps(training_folder: Path, name: str) -> None:
     for steps in (1, 2, 10, 1001):
-        changes = {"recipe.name": name, "recipe.steps": steps, "model.heads": ["tokens", "dense"], "model.teacher": "clip"}
+        changes = {"recipe.name": name, "recipe.steps": steps, **BOTH_HEADS, "model.teacher": "clip"}
         stages = tiny_training.read_config(training_folder, changes).stages
         assert sum(stage.steps for stage in stages) == max(steps, len(stages))
+
+
+def test_losses_of_a_recipe_can_be_changed_where_it_has_them(training_folder: Path) -> None:
+    changes = {"recipe.name": "stair", "recipe.losses": {"flops_text": 0.5, "ground_text": 2.0}}
+    stages = tiny_training.read_config(training_folder, changes).stages
+    assert [stage.losses.get("flops_text") for stage in stages] == [None, 0.5, 0.5]
+    assert not any("ground_text" in stage.losses for stage in stages)
 
 
 def test_recipes_can_freeze_backbones(training_folder: Path) -> None:
@@ -169,8 +177,8 @@ def test_the_file_overrides_the_recipe(training_folder: Path) -> None:
 
 def test_other_recipes_keep_the_model(training_folder: Path) -> None:
     stages = {"recipe": {}, "stages": [STAGE]}
-    for name in set(list_recipes()) - {"stair-paper"}:
-        changes = {"model.heads": ["tokens", "dense"], "model.teacher": "clip"}  # `distilled` needs a teacher
+    for name in set(list_recipes()) - {"stair-paper", "joint"}:
+        changes = {**BOTH_HEADS, "model.teacher": "clip"}  # `distilled` needs a teacher
         expected = tiny_training.read_config(training_folder, {**stages, **changes})
         config = tiny_training.read_config(training_folder, {"recipe.name": name, **changes})
         assert (config.model, config.optim) == (expected.model, expected.optim)
