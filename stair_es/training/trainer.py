@@ -56,6 +56,8 @@ class Trainer:
     key: str
     """Hash of configuration and data."""
     callbacks: Callbacks
+    on_saved: Callable[[], None] = lambda: None
+    """Called after each saved state."""
     teacher: Teacher | None = None
 
     def run(self) -> TrainingProgress:
@@ -286,8 +288,16 @@ class _StageRun:
         trainer = self._trainer
         if trainer.workers.rank == 0:
             checkpointing.save_training_state(
-                trainer.out, trainer.key, self._progress, trainer.model, self._average, self._optimizer, self._scaler
+                trainer.out,
+                trainer.key,
+                self._progress,
+                trainer.model,
+                self._average,
+                self._optimizer,
+                self._scaler,
+                trainer.config.validation.keep_states,
             )
+            trainer.on_saved()
 
 
 def _measure_memory_mb(device: torch.device) -> float:

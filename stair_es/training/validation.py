@@ -5,7 +5,7 @@ Shape suffixes: N images, M texts, E dimensions of the compared vectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from statistics import fmean
@@ -119,13 +119,11 @@ def has_enough_images(sets: Sequence[ValidationSet]) -> bool:
     return sum(len(dataset.captions) for dataset in sets) >= MIN_IMAGES_TO_CHOOSE
 
 
-def describe_few_images(sets: Sequence[ValidationSet], config: ValidationConfig) -> str:
-    """Return a message if a choice is configured, but the sets have too few images for it; otherwise an empty text."""
+def warn_of_few_images(sets: Sequence[ValidationSet], config: ValidationConfig, on_message: Callable[[str], None]) -> None:
+    """Say so if a choice is configured, but the sets have too few images for it."""
     images = sum(len(dataset.captions) for dataset in sets)
-    is_configured = config.keep == "best" or config.patience
-    if not images or not is_configured or has_enough_images(sets):
-        return ""
-    return (
-        f"{images} images for validation are too few to choose a checkpoint by ({MIN_IMAGES_TO_CHOOSE} are needed):"
-        " the last one is kept, and training does not stop early"
-    )
+    if images and (config.keep == "best" or config.patience) and not has_enough_images(sets):
+        on_message(
+            f"{images} images for validation are too few to choose a checkpoint by ({MIN_IMAGES_TO_CHOOSE} are needed):"
+            " the last one is kept, and training does not stop early"
+        )

@@ -117,6 +117,8 @@ class ValidationConfig:
     """Validations without improvement after which training stops; 0 to never stop early. Needs 100 images, as `best` does."""
     keep: Literal["best", "last"] = "best"
     """Parameters that the checkpoint gets; `best` is by recall at 1, mean of both directions, on the validation sets."""
+    keep_states: PositiveCount = 1
+    """Number of saved states that are kept: those of the last validations, from which training can resume."""
     log_every: PositiveCount = 10
 
 
@@ -130,6 +132,19 @@ class LogConfig:
     """Project in Weights & Biases, experiment in MLflow."""
     run: str | None = None
     """Name of the run there; None for that of the model."""
+    copy_to: str | None = None
+    """URL of a folder (S3, GCS, Azure, `file://`) that states, logs and the checkpoint are copied to after each saved state."""
+
+    def __post_init__(self) -> None:
+        """Check the URL.
+
+        Raises:
+            UsageError: If it has no scheme.
+        """
+        if self.copy_to is not None and "://" not in self.copy_to:
+            raise ConfigError(
+                f"log.copy_to must be a URL, got {self.copy_to!r}", "For example s3://bucket/run or file:///mnt/run."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
