@@ -193,7 +193,10 @@ class RunCopies:
             UsageError: If no library supports its scheme.
         """
         self._name = strip_credentials(url) if url else ""
-        self._files, self._root = open_file_system(url) if url else (None, "")
+        self._files: Any = None
+        self._root = ""
+        if url:
+            self._files, self._root = open_file_system(url)
         self._folder, self._on_message = folder, on_message
         self._copied: dict[str, tuple[int, int]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="copies")

@@ -30,7 +30,7 @@ from stair_es.training.data.dense_features import add_noise
 from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batch
 from stair_es.training.metric_loggers import LoggedRun, MetricLog, flatten_values
 from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, build_param_groups, compute_lr_factor, set_train_mode
-from stair_es.training.validation import ValidationSet, compute_mean_recall, has_enough_images
+from stair_es.training.validation import ValidationSet, compute_selection_metric, has_enough_images
 from stair_es.training.workers import WorkerGroup
 
 Teacher: TypeAlias = Callable[[Sequence[SampleIndex], Sequence[str]], tuple[Tensor, Tensor]]
@@ -85,7 +85,7 @@ class Trainer:
         return progress
 
     def run_validation(self, progress: TrainingProgress, average: EMA, logs: MetricLog | None, stage: TrainingStage) -> None:
-        """Validate, log the recalls, and remember the best parameters.
+        """Validate, log the metrics, and remember the best parameters.
 
         Args:
             progress: Training progress, which is updated.
@@ -96,8 +96,11 @@ class Trainer:
         if not self.validations:
             return
         with average.apply_to(self.model):
-            recalls = {dataset.name: dataset.compute_recalls(self.model, self.make_autocast()) for dataset in self.validations}
-            recall = self._broadcast_value(compute_mean_recall(recalls))
+            metrics = {
+                dataset.name: dataset.compute_metrics(self.model, self.make_autocast(), self.workers)
+                for dataset in self.validations
+            }
+            recall = self._broadcast_value(compute_selection_metric(metrics))
             can_choose = has_enough_images(self.validations)
             improved = recall > progress.best_recall or not can_choose
             if improved and can_choose and self.config.validation.keep == "best":
@@ -106,14 +109,14 @@ class Trainer:
                 }
         progress.validations_since_best = 0 if improved else progress.validations_since_best + 1
         if improved:
-            progress.best_recall, progress.best_step, progress.best_metrics = recall, progress.global_step, recalls
+            progress.best_recall, progress.best_step, progress.best_metrics = recall, progress.global_step, metrics
         progress.stopped_early = (
             bool(self.config.validation.patience) and progress.validations_since_best >= self.config.validation.patience
         )
         if logs:
-            for name, values in recalls.items():
+            for name, values in metrics.items():
                 logs.log_metrics(progress.global_step, stage.name, name, values)
-            flat = {f"{name}/{key}": value for name, values in recalls.items() for key, value in values.items()}
+            flat = {f"{name}/{key}": value for name, values in metrics.items() for key, value in values.items()}
             self.callbacks.on_metrics(StepMetrics(stage.name, progress.global_step, self.steps, flat))
 
     def iterate_batches(self, global_step: int) -> Iterator[DeviceBatch]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, get_args
 
 from msgspec import Meta
@@ -39,11 +40,42 @@ class DatasetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValidationSetConfig:
+    """A caption set, or a folder of class folders for zero-shot classification."""
+
+    captions: str | None = None
+    images: str | None = None
+    split: str | None = None
+    classes: str | None = None
+    """Folder in the layout `FOLDER/CLASS/IMAGE`."""
+    class_names: str | None = None
+    """File with the names of the classes, as `stair-es evaluate zero-shot --classes` reads; None for those of the folders."""
+
+    def __post_init__(self) -> None:
+        """Check that it is either of the two.
+
+        Raises:
+            UsageError: If it is both or neither, or has a key of the other.
+        """
+        others = (self.class_names,) if self.captions else (self.images, self.split)
+        if bool(self.captions) == bool(self.classes) or any(others):
+            raise ConfigError(
+                "a validation set has either captions (with images, split) or classes (with class_names)",
+                'Write captions = "val.jsonl", or classes = "imagenet/val".',
+            )
+
+    @property
+    def name(self) -> str:
+        """Name of the set, from its file or folder."""
+        return Path(self.captions or self.classes or "").stem
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Training, validation and held-out data."""
 
     train: Annotated[tuple[DatasetConfig, ...], Meta(min_length=1)]
-    validation: tuple[DatasetConfig, ...] = ()
+    validation: tuple[ValidationSetConfig, ...] = ()
     held_out: tuple[DatasetConfig, ...] = ()
     """Sets whose images must not be in the training data: identical and near-duplicate images are removed from it."""
     validation_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0

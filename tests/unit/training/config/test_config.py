@@ -80,6 +80,8 @@ INVALID: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"recipe": {}, "stages": [{**STAGE, "train": ["head"]}]}, ("tiny.toml.stages[0].train[0]", "'head'"), "image.head"),
     ({"data.cache": True}, ("tiny.toml:", "data.cache", "'grounded'"), "frozen_backbones"),
     ({"data.validation": [], "validation.patience": 1}, ("tiny.toml:", "validation.patience"), "[[data.validation]]"),
+    ({"data.validation": [{"classes": "a", "captions": "b.jsonl"}]}, ("tiny.toml", "captions", "classes"), "classes ="),
+    ({"data.validation": [{"captions": "b.jsonl", "class_names": "c"}]}, ("tiny.toml", "captions", "classes"), "classes ="),
     ({"data.validation_share": 0.25}, ("tiny.toml:", "data.validation_share", "0.25"), ""),
     ({"seed": -1}, ("tiny.toml.seed", ">= 0"), "docs/training.md"),
     ({"seed.x": 1}, ("seed.x",), "optim.lr"),
