@@ -86,6 +86,16 @@ _MaxRestarts = Annotated[
     ),
 ]
 _Restart = Annotated[bool, typer.Option("--restart", help="Discard the training run in --out and start over.")]
+_ResumeFrom = Annotated[
+    int | None,
+    typer.Option(
+        "--resume-from",
+        metavar="STEP",
+        min=0,
+        help="Resume from the saved state of this step; later ones are deleted. See validation.keep_states. [default: the last]",
+        show_default=False,
+    ),
+]
 _Recipes = Annotated[
     bool,
     typer.Option("--recipes", callback=_print_recipes, is_eager=True, help="List the named recipes and exit."),
@@ -102,6 +112,7 @@ def train_command(
     ray_address: shared.RayAddressOption = None,
     captions_from: _CaptionsFrom = None,
     restart: _Restart = False,
+    resume_from: _ResumeFrom = None,
     recipes: _Recipes = False,
     as_json: shared.JsonOption = False,
 ) -> None:
@@ -122,6 +133,8 @@ def train_command(
     from stair_es.optional import check_installed
     from stair_es.training.config.train_config import read_train_config
 
+    if restart and resume_from is not None:
+        raise OptionConflict("--restart starts over, --resume-from resumes", "Give only one of them.")
     folder = out or Path(config.stem)
     try:
         check_installed("torch", extra="train")
@@ -132,9 +145,9 @@ def train_command(
             overrides["data.captions_from"] = captions_from
         train_config = read_train_config(config, overrides)
         if is_started_by_torchrun():
-            result = _run_under_torchrun(train_config, folder, device, workers, restart=restart)
+            result = _run_under_torchrun(train_config, folder, device, workers, restart=restart, resume_from=resume_from)
         else:
-            _prepare_folder(folder, restart=restart)
+            _prepare_folder(train_config, folder, restart=restart, resume_from=resume_from)
             result = _run_training(train_config, folder, device, workers, ray_address, max_restarts)
     except (KeyboardInterrupt, SystemExit):
         from stair_es.training.checkpointing import STATE_FILE
@@ -148,14 +161,16 @@ def train_command(
         print_training_result(result, as_json=as_json)
 
 
-def _prepare_folder(folder: Path, *, restart: bool) -> None:
+def _prepare_folder(config: TrainConfig, folder: Path, *, restart: bool, resume_from: int | None) -> None:
     from stair_es.training.train import prepare_output_folder
 
-    if prepare_output_folder(folder, restart=restart):
+    if prepare_output_folder(folder, restart=restart, resume_from=resume_from, copies=config.log.copy_to):
         print_notice(f"resuming the training in {folder}")
 
 
-def _run_under_torchrun(config: TrainConfig, out: Path, device: str, workers: int, *, restart: bool) -> TrainingResult | None:
+def _run_under_torchrun(
+    config: TrainConfig, out: Path, device: str, workers: int, *, restart: bool, resume_from: int | None
+) -> TrainingResult | None:
     """Train as one of the workers that torchrun started; return the result in the first one only.
 
     Raises:
@@ -179,7 +194,10 @@ def _run_under_torchrun(config: TrainConfig, out: Path, device: str, workers: in
     try:
         with join_torchrun(device) as joined, show_training_progress() as (report_metrics, progress):
             if is_first:  # torchrun repeats the whole command after a lost worker, which must not discard the state then
-                _prepare_folder(out, restart=restart and not is_restarted())
+                is_first_start = not is_restarted()
+                _prepare_folder(
+                    config, out, restart=restart and is_first_start, resume_from=resume_from if is_first_start else None
+                )
             joined.group.broadcast_first(torch.zeros(1))
             callbacks = Callbacks(on_message=print_notice, on_metrics=report_metrics, on_progress=progress)
             result = train_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -14,22 +14,24 @@ from torch import Tensor
 from stair_es.config.defaults import DataDir
 from stair_es.config.settings import Settings
 from stair_es.errors import ConfigError, DatasetError
+from stair_es.eval.datasets.image_folder import LabeledDataset, read_image_folder
 from stair_es.eval.models import get_dense_encoder
+from stair_es.eval.zero_shot import DEFAULT_PROMPTS, fill_prompts
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair.modeling import StairModel
 from stair_es.training.callbacks import Callbacks
-from stair_es.training.config.schema import DatasetConfig
+from stair_es.training.config.schema import DatasetConfig, ValidationSetConfig
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data import dataset, dedup, dense_features, feature_cache, transforms
 from stair_es.training.data.batches import BatchSource, PairBatches, ShardBatches, ShardReader, Teacher
 from stair_es.training.data.captioner import Captioner
 from stair_es.training.data.collate import CaptionSampler, Collator, ImageLoader, OnlineTexts, TextLoader
-from stair_es.training.data.dataset import PairFile, ProblemCounter, TrainingSet
+from stair_es.training.data.dataset import PairFile, ProblemCounter, TrainingPair, TrainingSet
 from stair_es.training.data.dense_features import CachedDenseTexts, DenseFeatures
 from stair_es.training.data.sampler import BatchSampler
 from stair_es.training.data.shards import ShardSource, ShardStream, build_shard_sources, compute_hash, count_readers
-from stair_es.training.validation import ValidationSet
+from stair_es.training.validation import CaptionValidation, ClassValidation, ValidationSet
 from stair_es.training.workers import WorkerGroup
 from stair_es.types import Pixels
 
@@ -58,7 +60,9 @@ class TrainingSets:
     held_out_rows: Sequence[int]
     """Rows of `pairs` for validation."""
     validation: Mapping[str, TrainingSet]
-    """Further validation sets by name."""
+    """Further validation sets with captions by name."""
+    labeled: Mapping[str, LabeledDataset] = field(default_factory=dict)
+    """Validation sets with classes by name."""
     dense: DenseFeatures | None = None
     """The dense model below the heads, if there is one."""
     shards: tuple[ShardSource, ...] = ()
@@ -87,10 +91,11 @@ def build_training_sets(
     """
     data = config.data
     pairs = build_training_set(config, callbacks, threads, settings) if loaded is None else loaded.pairs
-    names = _make_unique_names([Path(each.path).stem for each in data.validation])
+    named_sets = dict(zip(_make_unique_names([each.name for each in data.validation]), data.validation, strict=True))
     validation = {
-        name: dataset.read_pairs([resolve_pair_file(config, each)]) for name, each in zip(names, data.validation, strict=True)
+        name: dataset.read_pairs([resolve_pair_file(config, each)]) for name, each in named_sets.items() if each.captions
     }
+    labeled = {name: _read_labeled_set(config, each) for name, each in named_sets.items() if each.classes}
     train_rows, held_out_rows = split_rows(pairs, data.validation_share)
     dense = None if loaded is None else loaded.dense
     if dense is None and config.model.has_dense_backbones:
@@ -101,9 +106,15 @@ def build_training_sets(
         train_rows=train_rows,
         held_out_rows=held_out_rows,
         validation=validation,
+        labeled=labeled,
         dense=dense,
         shards=build_shard_sources(config),
     )
+
+
+def _read_labeled_set(config: TrainConfig, each: ValidationSetConfig) -> LabeledDataset:
+    names = None if each.class_names is None else config.resolve_path(each.class_names)
+    return read_image_folder(config.resolve_path(each.classes or ""), classes=names)
 
 
 def split_rows(pairs: TrainingSet, held_out_share: float) -> tuple[Sequence[int], list[int]]:
@@ -150,7 +161,7 @@ def build_training_set(config: TrainConfig, callbacks: Callbacks, threads: int, 
         captioner = Captioner(data.captions_from, data.captions_model, data.captions_prompt, folder)
         add_captions = partial(captioner.add_captions, progress=lambda done: callbacks.on_message(f"captions: {done:,} images"))
     train_set = dataset.read_pairs([resolve_pair_file(config, each) for each in data.train], add_captions)
-    held_out = {Path(each.path).stem: dataset.read_pairs([resolve_pair_file(config, each)]) for each in data.held_out}
+    held_out = {Path(each.captions or "").stem: dataset.read_pairs([resolve_pair_file(config, each)]) for each in data.held_out}
     if held_out:
         train_set = dedup.remove_duplicates(train_set, held_out, progress=callbacks.on_progress, workers=threads)
     if not len(train_set):
@@ -161,10 +172,10 @@ def build_training_set(config: TrainConfig, callbacks: Callbacks, threads: int, 
     return train_set
 
 
-def resolve_pair_file(config: TrainConfig, dataset_config: DatasetConfig) -> PairFile:
+def resolve_pair_file(config: TrainConfig, dataset_config: DatasetConfig | ValidationSetConfig) -> PairFile:
     """Resolve the paths of a caption set relative to the configuration file."""
     images = None if dataset_config.images is None else config.resolve_path(dataset_config.images)
-    return PairFile(path=config.resolve_path(dataset_config.path), images=images, split=dataset_config.split)
+    return PairFile(path=config.resolve_path(dataset_config.captions or ""), images=images, split=dataset_config.split)
 
 
 @dataclass(frozen=True)
@@ -215,39 +226,41 @@ def build_data_module(
         StairError: If a set or the teacher can't be loaded.
     """
     data, train_set = config.data, sets.train
-    spec = config.model.image.image_spec
-    preset = transforms.get_augmentation(data.augment)
+    preset, seed = transforms.get_augmentation(data.augment), _get_view_seed(config)
     reader = feature_cache.PixelReader(
-        pairs=sets.pairs, spec=spec, augment=preset, seed=_get_view_seed(config), problems=train_set.problems
+        pairs=sets.pairs, spec=config.model.image.image_spec, augment=preset, seed=seed, problems=train_set.problems
     )
     validation_sets = {**({_HELD_OUT: sets.held_out} if sets.held_out_rows else {}), **sets.validation}
+    class_texts = {name: fill_prompts(each.names, DEFAULT_PROMPTS) for name, each in sets.labeled.items()}
     first_captions = {name: tuple(pair.captions[0] for pair in each) for name, each in validation_sets.items()}
     caption_sampler = CaptionSampler(captions=train_set, seed=config.seed, texts_per_image=data.texts_per_image)
     text_loader: TextLoader = OnlineTexts(model.tokens)
     if data.cache:
-        all_texts = [*caption_sampler.collect_captions(), *(text for captions in first_captions.values() for text in captions)]
-        if sets.dense is not None:
-            text_loader = CachedDenseTexts(sets.dense, model.tokens, all_texts, callbacks.on_progress)
-        else:
-            text_loader = feature_cache.CachedTextFeatures(
-                model, all_texts, feature_cache.get_training_cache(settings.home), callbacks.on_progress
-            )
+        rows = [*first_captions.values(), *(texts for each in class_texts.values() for texts in each)]
+        all_texts = [*caption_sampler.collect_captions(), *(text for row in rows for text in row)]
+        text_loader = _cache_texts(model, sets.dense, all_texts, callbacks, settings.home)
     make_image_loader = _choose_image_loader(config, model, sets.dense, callbacks, threads, settings.home)
     plain = replace(reader, augment=transforms.NO_AUGMENTATION)
     all_images = make_image_loader(reader, data.views)
     images = SelectedImages(all_images, sets.train_rows)
-    validation_images: dict[str, ImageLoader] = {
-        name: make_image_loader(replace(plain, pairs=each, problems=each.problems), 1) for name, each in sets.validation.items()
-    }
+
+    def make_plain_loader(pairs: TrainingSet) -> ImageLoader:
+        return make_image_loader(replace(plain, pairs=pairs, problems=pairs.problems), 1)
+
+    validation_images = {name: make_plain_loader(each) for name, each in sets.validation.items()}
     if sets.held_out_rows:  # the first cached view isn't augmented
         plain_images = all_images if data.cache else make_image_loader(plain, 1)
         validation_images[_HELD_OUT] = SelectedImages(plain_images, sets.held_out_rows)
-    validations = [
-        ValidationSet(
-            name=name, captions=captions, images=validation_images[name], texts=text_loader, mask=config.stages[-1].text_mask
-        )
+    mask = config.stages[-1].text_mask
+    validations: list[ValidationSet] = [
+        CaptionValidation(name=name, captions=captions, images=validation_images[name], texts=text_loader, mask=mask)
         for name, captions in first_captions.items()
     ]
+    for name, labeled in sets.labeled.items():
+        labels, loader = _build_labeled_images(labeled, make_plain_loader)
+        validations.append(
+            ClassValidation(name=name, labels=labels, class_texts=class_texts[name], images=loader, texts=text_loader, mask=mask)
+        )
     teacher = _load_teacher(config, settings)
     if sets.shards:
         batches: BatchSource = build_shard_batches(config, sets.shards, text_loader, teacher, workers, train_set.problems)
@@ -312,6 +325,23 @@ def build_shard_batches(
         for number in range(count)
     ]
     return ShardBatches(readers=readers, texts=texts, workers=workers, problems=problems, teacher=teacher)
+
+
+def _cache_texts(
+    model: StairModel, dense: DenseFeatures | None, texts: Sequence[str], callbacks: Callbacks, home: DataDir
+) -> TextLoader:
+    if dense is not None:
+        return CachedDenseTexts(dense, model.tokens, texts, callbacks.on_progress)
+    return feature_cache.CachedTextFeatures(model, texts, feature_cache.get_training_cache(home), callbacks.on_progress)
+
+
+def _build_labeled_images(
+    labeled: LabeledDataset, make_loader: Callable[[TrainingSet], ImageLoader]
+) -> tuple[tuple[int, ...], ImageLoader]:
+    """Return the classes and a loader of the images of a set with classes."""
+    rows = zip(labeled.files, labeled.locators, labeled.labels, strict=True)
+    pairs = TrainingSet.from_pairs(TrainingPair(str(path), locator, (str(label),)) for path, locator, label in rows)
+    return tuple(int(pair.captions[0]) for pair in pairs), make_loader(pairs)
 
 
 def _choose_image_loader(

@@ -115,10 +115,7 @@ class MlflowLogger:
     description = "MLflow (extra mlflow)."
 
     def __init__(self, run: LoggedRun) -> None:
-        import_optional("mlflow", "mlflow")
-        from mlflow.tracking import MlflowClient
-
-        self._client = MlflowClient()
+        self._client = import_optional("mlflow", "mlflow").MlflowClient()
         self._id = run.keep_id("mlflow", lambda: self._create_run(run))
         self._client.update_run(self._id, status="RUNNING")
 

@@ -27,7 +27,14 @@ from stair_es.model.stair.tokenizer import IdArray, StairTokenizer
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.optional import import_optional
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks
-from stair_es.training.checkpointing import STATE_FILE, TrainingProgress, get_trained_tensors
+from stair_es.training.checkpointing import (
+    STATE_FILE,
+    RunCopies,
+    TrainingProgress,
+    get_trained_tensors,
+    list_old_states,
+    restore_old_state,
+)
 from stair_es.training.config.schema import CardConfig, LogConfig
 from stair_es.training.config.train_config import TrainConfig, build_stair_config
 from stair_es.training.data.batches import translate_reader_errors
@@ -37,7 +44,7 @@ from stair_es.training.data_module import LoadedInputs, TrainingSets, build_data
 from stair_es.training.metric_loggers import list_logger_names
 from stair_es.training.model_card import render_model_card
 from stair_es.training.trainer import Trainer
-from stair_es.training.validation import describe_few_images
+from stair_es.training.validation import warn_of_few_images
 from stair_es.training.workers import SingleProcess, WorkerGroup
 
 CONFIG_COPY = "train.toml"
@@ -89,8 +96,8 @@ def train_model(
     """
     workers, settings = workers or SingleProcess(), resolve_settings(settings)
     threads = threads or os.cpu_count() or 1
-    split_batch(range(config.batch.size), workers.rank, workers.count)  # fail before the sets are read
-    list_logger_names(config.log)
+    _check_early(config, workers)
+    copies = RunCopies(None if workers.rank else config.log.copy_to, out, callbacks.on_message)
     torch_device = _choose_device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
     asks_first = config.data.captions_from is not None and workers.count > 1  # the others read what it keeps
@@ -107,8 +114,7 @@ def train_model(
     data = build_data_module(config, model, sets, callbacks, workers, threads, settings)
     if cache_first and not workers.rank:
         workers.broadcast_first(torch.zeros(1))
-    if few := describe_few_images(data.validations, config.validation):
-        callbacks.on_message(few)
+    warn_of_few_images(data.validations, config.validation, callbacks.on_message)
     trainer = Trainer(
         config=config,
         model=model,
@@ -118,6 +124,7 @@ def train_model(
         out=out,
         key=_compute_key(config, sets, model.tokens.word_vocabulary),
         callbacks=callbacks,
+        on_saved=copies.start,
     )
     if torch_device.type == "cuda" and config.optim.precision == "bf16":
         torch.set_float32_matmul_precision("high")  # the scores of vectors in bf16, exactly as in fp32
@@ -128,7 +135,7 @@ def train_model(
         _write_checkpoint(config, model, out, progress, sets)
     if sets.shards:
         _collect_problems(workers, train_set.problems)
-    return _build_result(out, progress, sets)
+    return _build_result(out, progress, sets, copies.finish())
 
 
 def _collect_problems(workers: WorkerGroup, problems: ProblemCounter) -> None:
@@ -136,6 +143,12 @@ def _collect_problems(workers: WorkerGroup, problems: ProblemCounter) -> None:
     for rank, each in enumerate(workers.gather_objects(problems.to_json())):
         if rank != workers.rank:
             problems.merge_json(each)
+
+
+def _check_early(config: TrainConfig, workers: WorkerGroup) -> None:
+    """Fail before the sets are read."""
+    split_batch(range(config.batch.size), workers.rank, workers.count)
+    list_logger_names(config.log)
 
 
 def build_model(config: TrainConfig, sets: TrainingSets, callbacks: Callbacks, home: DataDir) -> StairModel:
@@ -226,14 +239,14 @@ def _load_backbone_tokenizer(text: BackboneConfig, home: DataDir) -> Tokenizer:
         ) from error
 
 
-def _build_result(out: Path, progress: TrainingProgress, sets: TrainingSets) -> TrainingResult:
+def _build_result(out: Path, progress: TrainingProgress, sets: TrainingSets, copy_problem: str) -> TrainingResult:
     return TrainingResult(
         folder=out,
         steps=progress.global_step,
         best=progress.best_recall,
         best_step=progress.best_step,
         pairs=None if sets.shards else len(sets.train),
-        problems=sets.train.problems.format_lines(),
+        problems=[*sets.train.problems.format_lines(), *filter(None, [copy_problem])],
         stopped_early=progress.stopped_early,
     )
 
@@ -259,21 +272,33 @@ def _run_trainer(trainer: Trainer) -> TrainingProgress:
         ) from error
 
 
-def prepare_output_folder(out: Path, *, restart: bool) -> bool:
+def prepare_output_folder(out: Path, *, restart: bool, resume_from: int | None = None, copies: str | None = None) -> bool:
     """Check that a training may write to a folder; return True if it resumes an existing training.
 
+    Args:
+        out: Output folder.
+        restart: Whether to discard an existing training.
+        resume_from: Step to resume from instead of the last saved state.
+        copies: URL of copies (`log.copy_to`), which are fetched if the folder is missing or empty.
+
     Raises:
-        UsageError: If the folder holds a model without training state.
+        UsageError: If the folder holds a model without training state, or no state of `resume_from`.
+        StairError: If the copies can't be fetched.
     """
     state = out / STATE_FILE
     if restart:
-        state.unlink(missing_ok=True)
-    elif not state.is_file() and (out / CONFIG_FILE).exists():
+        for path in (state, *list_old_states(out).values()):
+            path.unlink(missing_ok=True)
+        return False
+    RunCopies(copies, out, lambda line: None).fetch_into_empty()
+    if not state.is_file() and (out / CONFIG_FILE).exists():
         raise UsageError(
             f"{out} holds a model without training state, which can't be resumed",
             "Use another --out, or --restart to replace it.",
             code="model-without-state",
         )
+    if resume_from is not None:
+        restore_old_state(out, resume_from)
     return state.is_file()
 
 
@@ -296,7 +321,7 @@ def _compute_key(config: TrainConfig, sets: TrainingSets, vocabulary: WholeWordV
         text="",
         card=CardConfig(),
         log=LogConfig(),
-        validation=replace(config.validation, patience=0, every=1, log_every=1),
+        validation=replace(config.validation, patience=0, every=1, log_every=1, keep_states=1),
         batch=replace(config.batch, chunk=0, checkpointing=False),
         optim=replace(config.optim, compile=False),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from stair_es.training.data.batches import BatchSource
 from stair_es.training.metric_loggers import LoggedRun, MetricLog, flatten_values
 from stair_es.training.optimizers import build_optimizer, compute_lr_factor
 from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, set_train_mode
-from stair_es.training.validation import ValidationSet, compute_mean_recall, has_enough_images
+from stair_es.training.validation import ValidationSet, compute_selection_metric, has_enough_images
 from stair_es.training.workers import WorkerGroup
 
 _SEEDS_PER_BATCH = 1009
@@ -46,6 +46,8 @@ class Trainer:
     key: str
     """Hash of configuration and data."""
     callbacks: Callbacks
+    on_saved: Callable[[], None] = lambda: None
+    """Called after each saved state."""
 
     def run(self) -> TrainingProgress:
         """Train to the end, resuming from the saved state if there is one, and leave the selected parameters in the model.
@@ -60,7 +62,7 @@ class Trainer:
         state = checkpointing.load_training_state(self.out, self.key)
         progress = checkpointing.restore_training_state(state, self.model, average) if state else TrainingProgress()
         self._sync_workers(progress)
-        if state and not self.batches.restore_state(state["readers"]):
+        if state and not self.batches.restore_state(progress.readers):
             self.callbacks.on_message("the number of workers has changed: the shards begin a new epoch")
         logs = self._open_logs(progress.global_step) if self._is_first else None
         try:
@@ -74,7 +76,7 @@ class Trainer:
         return progress
 
     def run_validation(self, progress: TrainingProgress, average: EMA, logs: MetricLog | None, stage: TrainingStage) -> None:
-        """Validate, log the recalls, and remember the best parameters.
+        """Validate, log the metrics, and remember the best parameters.
 
         Args:
             progress: Training progress, which is updated.
@@ -85,8 +87,11 @@ class Trainer:
         if not self.validations:
             return
         with average.apply_to(self.model):
-            recalls = {dataset.name: dataset.compute_recalls(self.model, self.make_autocast()) for dataset in self.validations}
-            recall = self._broadcast_value(compute_mean_recall(recalls))
+            metrics = {
+                dataset.name: dataset.compute_metrics(self.model, self.make_autocast(), self.workers)
+                for dataset in self.validations
+            }
+            recall = self._broadcast_value(compute_selection_metric(metrics))
             can_choose = has_enough_images(self.validations)
             improved = recall > progress.best_recall or not can_choose
             if improved and can_choose and self.config.validation.keep == "best":
@@ -95,14 +100,14 @@ class Trainer:
                 }
         progress.validations_since_best = 0 if improved else progress.validations_since_best + 1
         if improved:
-            progress.best_recall, progress.best_step, progress.best_metrics = recall, progress.global_step, recalls
+            progress.best_recall, progress.best_step, progress.best_metrics = recall, progress.global_step, metrics
         progress.stopped_early = (
             bool(self.config.validation.patience) and progress.validations_since_best >= self.config.validation.patience
         )
         if logs:
-            for name, values in recalls.items():
+            for name, values in metrics.items():
                 logs.log_metrics(progress.global_step, stage.name, name, values)
-            flat = {f"{name}/{key}": value for name, values in recalls.items() for key, value in values.items()}
+            flat = {f"{name}/{key}": value for name, values in metrics.items() for key, value in values.items()}
             self.callbacks.on_metrics(StepMetrics(stage.name, progress.global_step, self.steps, flat))
 
     def iterate_batches(self, global_step: int) -> Iterator[DeviceBatch]:
@@ -254,11 +259,19 @@ class _StageRun:
 
     def _save_state(self) -> None:
         trainer = self._trainer
-        readers = trainer.workers.gather_objects(trainer.batches.get_state())
+        self._progress.readers = trainer.workers.gather_objects(trainer.batches.get_state())
         if trainer.workers.rank == 0:
             checkpointing.save_training_state(
-                trainer.out, trainer.key, self._progress, trainer.model, self._average, self._optimizer, self._scaler, readers
+                trainer.out,
+                trainer.key,
+                self._progress,
+                trainer.model,
+                self._average,
+                self._optimizer,
+                self._scaler,
+                trainer.config.validation.keep_states,
             )
+            trainer.on_saved()
 
 
 def _measure_memory_mb(device: torch.device) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, get_args
 
 from msgspec import Meta
@@ -60,11 +61,36 @@ class DatasetConfig:
         if (self.weight if self.shards is None else self.images or self.split) is not None:
             raise ConfigError(f"{name} is for {'shards' if self.shards is None else 'captions'}", f"Leave out {name}.")
 
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationSetConfig:
+    """A caption set, or a folder of class folders for zero-shot classification."""
+
+    captions: str | None = None
+    images: str | None = None
+    split: str | None = None
+    classes: str | None = None
+    """Folder in the layout `FOLDER/CLASS/IMAGE`."""
+    class_names: str | None = None
+    """File with the names of the classes, as `stair-es evaluate zero-shot --classes` reads; None for those of the folders."""
+
+    def __post_init__(self) -> None:
+        """Check that it is either of the two.
+
+        Raises:
+            UsageError: If it is both or neither, or has a key of the other.
+        """
+        others = (self.class_names,) if self.captions else (self.images, self.split)
+        if bool(self.captions) == bool(self.classes) or any(others):
+            raise ConfigError(
+                "a validation set has either captions (with images, split) or classes (with class_names)",
+                'Write captions = "val.jsonl", or classes = "imagenet/val".',
+            )
+
     @property
-    def path(self) -> str:
-        """Return the path of the caption set."""
-        assert self.captions is not None, "only training sets can be shards"
-        return self.captions
+    def name(self) -> str:
+        """Name of the set, from its file or folder."""
+        return Path(self.captions or self.classes or "").stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +98,7 @@ class DataConfig:
     """Training, validation and held-out data."""
 
     train: Annotated[tuple[DatasetConfig, ...], Meta(min_length=1)]
-    validation: tuple[DatasetConfig, ...] = ()
+    validation: tuple[ValidationSetConfig, ...] = ()
     held_out: tuple[DatasetConfig, ...] = ()
     """Sets whose images must not be in the training data: identical and near-duplicate images are removed from it."""
     validation_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
@@ -104,8 +130,8 @@ class DataConfig:
         Raises:
             UsageError: If there are two ways to choose the validation set, or the augmentation is unknown.
         """
-        if any(each.shards for each in (*self.validation, *self.held_out)):
-            raise ConfigError("only training sets can be shards", "Give validation and held-out sets as captions.")
+        if any(each.shards for each in self.held_out):
+            raise ConfigError("only training sets can be shards", "Give held-out sets as captions.")
         if self.has_shards:
             self._check_shards()
         if self.validation_share and self.validation:
@@ -196,6 +222,8 @@ class ValidationConfig:
     """Validations without improvement after which training stops; 0 to never stop early. Needs 100 images, as `best` does."""
     keep: Literal["best", "last"] = "best"
     """Parameters that the checkpoint gets; `best` is by recall at 1, mean of both directions, on the validation sets."""
+    keep_states: PositiveCount = 1
+    """Number of saved states that are kept: those of the last validations, from which training can resume."""
     log_every: PositiveCount = 10
 
 
@@ -209,6 +237,19 @@ class LogConfig:
     """Project in Weights & Biases, experiment in MLflow."""
     run: str | None = None
     """Name of the run there; None for that of the model."""
+    copy_to: str | None = None
+    """URL of a folder (S3, GCS, Azure, `file://`) that states, logs and the checkpoint are copied to after each saved state."""
+
+    def __post_init__(self) -> None:
+        """Check the URL.
+
+        Raises:
+            UsageError: If it has no scheme.
+        """
+        if self.copy_to is not None and "://" not in self.copy_to:
+            raise ConfigError(
+                f"log.copy_to must be a URL, got {self.copy_to!r}", "For example s3://bucket/run or file:///mnt/run."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,9 +111,7 @@ def test_wandb_continues_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_mlflow_continues_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mlflow")
-    from mlflow.tracking import MlflowClient
-
+    client_class = pytest.importorskip("mlflow.tracking").MlflowClient
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     ids = []
@@ -124,7 +122,7 @@ def test_mlflow_continues_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         logger.close()
         ids.append((tmp_path / "mlflow.id").read_text().strip())
     assert ids[0] == ids[1] != ids[2]
-    client = MlflowClient()
+    client = client_class()
     run = client.get_run(ids[0])
     assert (run.info.status, run.info.run_name, run.data.params) == ("FINISHED", "first", {"optim.lr": "0.1"})
     assert [metric.step for metric in client.get_metric_history(ids[0], "val/t2i_at_1")] == [1, 2, 3, 4]

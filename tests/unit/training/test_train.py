@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ pytest.importorskip("torch")
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from support.commands import CommandRunner
 from support.errors import expect_error
 from support.models import tiny_dense, tiny_training
 from support.models.tiny_training import read_config, run_training
@@ -110,8 +112,34 @@ def test_training_recalls_match_an_evaluation(training_folder: Path, tmp_path: P
         expected = {f"{direction}@{cut}": value for cut, value in summarize_ranks(ranks).hit.items()}
         assert {name: value for name, value in metrics.items() if name.startswith(direction)} == pytest.approx(expected, rel=1e-5)
     assert metrics["tokens"] == pytest.approx(np.mean([len(image) for image in images]), abs=0.2)  # weights that round to 0
+    assert metrics["text_tokens"] == pytest.approx(np.mean([len(text) for text in texts]), abs=0.2)
     own = [any(word in image for word in caption.split()) for image, caption in zip(images, captions, strict=True)]
     assert metrics["own@20"] == pytest.approx(np.mean(own), abs=0.11)
+
+
+def test_zero_shot_accuracies_match_an_evaluation(training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for noun in tiny_training.NOUNS:
+        (training_folder / "shapes" / noun).mkdir(parents=True)
+        for path in training_folder.glob(f"*-{noun}.png"):
+            shutil.copy(path, training_folder / "shapes" / noun)
+    out, changes = tmp_path / "out", {"recipe.steps": 40, "validation.every": 20, **HIGH_RATES}
+    result = run_training(
+        training_folder, out, {**changes, "data.validation": [{"captions": "val.jsonl"}, {"classes": "shapes"}]}
+    )
+    [_, top1], [_, top5] = read_metric(out, "top1"), read_metric(out, "top5")
+    report = CommandRunner({}, "evaluate", "zero-shot").read_json(training_folder / "shapes", "--model", out)
+    [row] = report["rows"]
+    assert [top1, top5] == pytest.approx([row["top1"], row["top5"]], abs=1e-5)
+    assert row["images"] == tiny_training.PAIRS
+    recalls = read_metric(out, "t2i@1")[-1], read_metric(out, "i2t@1")[-1]
+    assert result.best == pytest.approx(sum(recalls) / 2, abs=1e-5)  # not of the classes
+    card = ModelCard.load(out / "README.md").data.eval_results or ()
+    assert {"zero-shot-image-classification", "retrieval"} == {each.task_type for each in card}
+    monkeypatch.setattr(validation, "MIN_IMAGES_TO_CHOOSE", tiny_training.PAIRS)
+    alone = run_training(training_folder, tmp_path / "alone", {**changes, "data.validation": [{"classes": "shapes"}]})
+    assert alone.best == max(read_metric(tmp_path / "alone", "top1"))
+    cached = {"data.cache": True, "recipe.frozen_backbones": True, "recipe.steps": 2, "data.validation": [{"classes": "shapes"}]}
+    assert 0 <= run_training(training_folder, tmp_path / "cached", cached).best <= 1
 
 
 def test_the_seed_decides_the_model(training_folder: Path, tmp_path: Path) -> None:
