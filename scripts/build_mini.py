@@ -40,8 +40,9 @@ from stair_es.model.stair_mini.heads import DrawingGate, SceneProbe
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary, load_wordpiece_vocabulary
-from stair_es.training.callbacks import CSV_FILE, Callbacks, StepMetrics
+from stair_es.training.callbacks import Callbacks, StepMetrics
 from stair_es.training.config.train_config import TrainConfig, read_train_config
+from stair_es.training.metric_loggers import CSV_FILE
 from stair_es.training.train import train_model
 from stair_es.types import Floats
 

@@ -1,12 +1,13 @@
 """Discovery of plugins, third-party and built in: entry points by group.
 
-A package adds a source, an encoder, an enricher or a sink by naming an object in its metadata::
+A package adds a source, an encoder, an enricher, a sink or a metric logger by naming an object in its metadata::
 
     [project.entry-points."stair_es.enrichers"]
     blur-faces = "my_package.blur:KIND"
 
 The objects implement the Protocols `SourceKind` and `EnricherKind`, or are instances of subclasses of `EncoderPlugin` and
-`SinkKind`, all of `stair_es.api`. `API_VERSION` is raised when one of them changes incompatibly.
+`SinkKind`, all of `stair_es.api`; metric loggers are described in `stair_es.training.metric_loggers`. `API_VERSION` is raised
+when one of them changes incompatibly.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from stair_es.errors import PluginError
 API_VERSION = 1
 BUILTIN_DISTRIBUTION = "stair-es"
 
-PluginGroup: TypeAlias = Literal["sources", "encoders", "enrichers", "sinks"]
+PluginGroup: TypeAlias = Literal["sources", "encoders", "enrichers", "sinks", "metric_loggers"]
 PLUGIN_GROUPS: tuple[PluginGroup, ...] = get_args(PluginGroup)
 
 

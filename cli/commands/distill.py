@@ -13,7 +13,7 @@ from stair_es.errors import ConfigError, OptionConflict, UsageError
 
 from ..options import config_file, shared
 from ..output.console import emit_json, print_notice, print_plain, print_skipped
-from .train import print_training_result
+from ..output.training import print_training_result
 
 if TYPE_CHECKING:
     from stair_es.distill.dense_model import DenseModel

@@ -111,7 +111,7 @@ def _describe_state(entry: ModelEntry) -> str:
 
 
 def list_plugins_command(as_json: shared.JsonOption = False) -> None:
-    """List the sources, encoders, enrichers and sinks of stair-es and of installed plugin packages.
+    """List the sources, encoders, enrichers, sinks and metric loggers of stair-es and of installed plugin packages.
 
     **Examples**
 
@@ -120,8 +120,8 @@ def list_plugins_command(as_json: shared.JsonOption = False) -> None:
     stair-es plugins --json | jq '.plugins[] | select(.package != "stair-es")'
     ```
 
-    A package adds a plugin with an entry point in the group `stair_es.sources`, `stair_es.encoders`, `stair_es.enrichers` or
-    `stair_es.sinks`. See docs/plugins.md.
+    A package adds a plugin with an entry point in the group `stair_es.sources`, `stair_es.encoders`, `stair_es.enrichers`,
+    `stair_es.sinks` or `stair_es.metric_loggers`. See docs/plugins.md.
     """
     from rich.table import Table
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from stair_es.config.defaults import DEFAULT_MODEL
-from stair_es.errors import ConfigError, OptionConflict, UsageError
+from stair_es.errors import ConfigError, OptionConflict, StairError, UsageError
 
 from ..options import config_file, shared
 from ..output.console import emit_json, print_notice, print_plain
-from ..output.training_plan import print_training_plan
+from ..output.training import print_training_plan, print_training_result
 
 if TYPE_CHECKING:
     from stair_es.training.config.train_config import TrainConfig
@@ -91,7 +92,35 @@ _Pairs = Annotated[
     int | None,
     typer.Option("--pairs", metavar="N", min=1, max=10**12, help="Number of training pairs for --plan, which doesn't read them."),
 ]
+_CaptionsFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--captions-from",
+        metavar="URL",
+        help="Caption images without captions by an endpoint in OpenAI's form, such as http://localhost:8000/v1.",
+    ),
+]
+_MaxRestarts = Annotated[
+    int,
+    typer.Option(
+        "--max-restarts",
+        metavar="N",
+        min=0,
+        help="Number of restarts from the last saved state if a Ray worker is lost. Torchrun has an option of the same name.",
+        rich_help_panel=shared.EXECUTION_PANEL,
+    ),
+]
 _Restart = Annotated[bool, typer.Option("--restart", help="Discard the training run in --out and start over.")]
+_ResumeFrom = Annotated[
+    int | None,
+    typer.Option(
+        "--resume-from",
+        metavar="STEP",
+        min=0,
+        help="Resume from the saved state of this step; later ones are deleted. See validation.keep_states. [default: the last]",
+        show_default=False,
+    ),
+]
 _Recipes = Annotated[
     bool,
     typer.Option("--recipes", callback=_print_recipes, is_eager=True, help="List the named recipes and exit."),
@@ -104,8 +133,11 @@ def train_command(
     changes: _Changes = None,
     device: _Device = "auto",
     workers: _Workers = 1,
+    max_restarts: _MaxRestarts = 3,
     ray_address: shared.RayAddressOption = None,
+    captions_from: _CaptionsFrom = None,
     restart: _Restart = False,
+    resume_from: _ResumeFrom = None,
     recipes: _Recipes = False,
     plan: _Plan = False,
     gpus: _Gpus = None,
@@ -120,6 +152,7 @@ def train_command(
     ```text
     stair-es train grounded.toml
     stair-es train coco.toml --out models/coco --workers 4
+    torchrun --nproc-per-node 4 -m stair_es.cli train coco.toml --out models/coco
     stair-es train grounded.toml --set optim.lr=1e-3 --set seed=1 --out models/second
     stair-es train coco.toml --plan --gpus 8
     stair-es ingest photos --model models/coco
@@ -128,29 +161,102 @@ def train_command(
     Run the command again after an interruption to resume. The output folder is a checkpoint for `--model`.
     """
     from stair_es.optional import check_installed
-    from stair_es.training.config.train_config import read_train_config
 
+    _check_options((gpus, tflops, pairs), plan=plan, restart=restart, resume_from=resume_from)
     folder = out or Path(config.stem)
     try:
         check_installed("torch", extra="train")
-        from stair_es.training.train import prepare_output_folder
+        from stair_es.training.workers import is_started_by_torchrun
 
-        train_config = read_train_config(config, dict(map(_parse_change, changes or ())))
+        train_config = _read_config(config, changes or (), captions_from)
         if plan:
-            print_training_plan(train_config, gpus or workers, tflops, pairs, as_json=as_json)
-            return
-        if (gpus, tflops, pairs) != (None, None, None):
-            raise OptionConflict("--gpus, --tflops and --pairs are for --plan", "Add --plan, or leave them out.")
-        if prepare_output_folder(folder, restart=restart):
-            print_notice(f"resuming the training in {folder}")
-        result = _run_training(train_config, folder, device, workers, ray_address)
+            return print_training_plan(train_config, gpus or workers, tflops, pairs, as_json=as_json)
+        if is_started_by_torchrun():
+            result = _run_under_torchrun(train_config, folder, device, workers, restart=restart, resume_from=resume_from)
+        else:
+            _prepare_folder(train_config, folder, restart=restart, resume_from=resume_from)
+            result = _run_training(train_config, folder, device, workers, ray_address, max_restarts)
     except (KeyboardInterrupt, SystemExit):
         from stair_es.training.checkpointing import STATE_FILE
+        from stair_es.training.workers import is_first_worker
 
         outcome = "resumes from its last saved state" if (folder / STATE_FILE).is_file() else "starts over: nothing was saved yet"
-        print_notice(f"the same command {outcome}")
+        if is_first_worker():
+            print_notice(f"the same command {outcome}")
         raise
-    print_training_result(result, as_json=as_json)
+    if result is not None:
+        print_training_result(result, as_json=as_json)
+
+
+def _check_options(plan_options: tuple[object, ...], *, plan: bool, restart: bool, resume_from: int | None) -> None:
+    if not plan and any(option is not None for option in plan_options):
+        raise OptionConflict("--gpus, --tflops and --pairs are for --plan", "Add --plan, or leave them out.")
+    if restart and resume_from is not None:
+        raise OptionConflict("--restart starts over, --resume-from resumes", "Give only one of them.")
+
+
+def _read_config(path: Path, changes: Sequence[str], captions_from: str | None) -> TrainConfig:
+    from stair_es.training.config.train_config import read_train_config
+
+    overrides = dict(map(_parse_change, changes))
+    if captions_from is not None:
+        overrides["data.captions_from"] = captions_from
+    return read_train_config(path, overrides)
+
+
+def _prepare_folder(config: TrainConfig, folder: Path, *, restart: bool, resume_from: int | None) -> None:
+    from stair_es.training.train import prepare_output_folder
+
+    if prepare_output_folder(folder, restart=restart, resume_from=resume_from, copies=config.log.copy_to):
+        print_notice(f"resuming the training in {folder}")
+
+
+def _run_under_torchrun(
+    config: TrainConfig, out: Path, device: str, workers: int, *, restart: bool, resume_from: int | None
+) -> TrainingResult | None:
+    """Train as one of the workers that torchrun started; return the result in the first one only.
+
+    Raises:
+        OptionConflict: If Ray should start workers, too.
+    """
+    import torch
+
+    from stair_es.training.callbacks import NO_CALLBACKS, Callbacks
+    from stair_es.training.train import train_model
+    from stair_es.training.workers import is_first_worker, is_restarted, join_torchrun
+
+    from ..output.progress import show_training_progress
+
+    if workers > 1:
+        raise OptionConflict(
+            "--workers starts workers on Ray, but torchrun has started some already",
+            "Leave out --workers, or run the command without torchrun.",
+        )
+    settings = config_file.get_config().settings
+    is_first = is_first_worker()
+    try:
+        with join_torchrun(device) as joined, show_training_progress() as (report_metrics, progress):
+            if is_first:  # torchrun repeats the whole command after a lost worker, which must not discard the state then
+                is_first_start = not is_restarted()
+                _prepare_folder(
+                    config, out, restart=restart and is_first_start, resume_from=resume_from if is_first_start else None
+                )
+            joined.group.broadcast_first(torch.zeros(1))
+            callbacks = Callbacks(on_message=print_notice, on_metrics=report_metrics, on_progress=progress)
+            result = train_model(
+                config,
+                out,
+                callbacks if is_first else NO_CALLBACKS,
+                workers=joined.group,
+                device=joined.device,
+                threads=joined.threads,
+                settings=settings,
+            )
+    except StairError as error:
+        if error.code == "worker-failed" and not is_first:  # the first worker and torchrun report it
+            raise SystemExit(error.exit_code) from error
+        raise
+    return result if is_first else None
 
 
 def _parse_change(text: str) -> tuple[str, Any]:
@@ -166,7 +272,9 @@ def _parse_change(text: str) -> tuple[str, Any]:
         return name.strip(), value
 
 
-def _run_training(config: TrainConfig, out: Path, device: str, workers: int, ray_address: str | None) -> TrainingResult:
+def _run_training(
+    config: TrainConfig, out: Path, device: str, workers: int, ray_address: str | None, max_restarts: int
+) -> TrainingResult:
     from stair_es.training.callbacks import Callbacks
 
     from ..output.progress import show_training_progress
@@ -177,30 +285,19 @@ def _run_training(config: TrainConfig, out: Path, device: str, workers: int, ray
         if workers > 1:
             from stair_es.training.ray_train import train_on_ray
 
-            return train_on_ray(config, out, callbacks, workers=workers, device=device, address=ray_address, settings=settings)
+            return train_on_ray(
+                config,
+                out,
+                callbacks,
+                workers=workers,
+                device=device,
+                address=ray_address,
+                max_restarts=max_restarts,
+                settings=settings,
+            )
         from stair_es.training.train import train_model
 
         return train_model(config, out, callbacks, device=device, settings=settings)
-
-
-def print_training_result(result: TrainingResult, *, as_json: bool) -> None:
-    """Print the result of a training."""
-    if as_json:
-        emit_json(
-            {
-                "checkpoint": str(result.folder),
-                "steps": result.steps,
-                "best": result.best if result.best_step >= 0 else None,
-                "best_step": result.best_step if result.best_step >= 0 else None,
-                "pairs": result.pairs,
-                "problems": list(result.problems),
-                "stopped_early": result.stopped_early,
-            }
-        )
-        return
-    best = f", recall@1 {100 * result.best:.1f} % at step {result.best_step:,}" if result.best_step >= 0 else ""
-    early = ", stopped early" if result.stopped_early else ""
-    print_plain(f"{result.folder}: {result.pairs:,} pairs, {result.steps:,} steps{early}{best}")
 
 
 def export_command(

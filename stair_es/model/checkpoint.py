@@ -32,6 +32,7 @@ SENTENCEPIECE_FILE = "spiece.model"
 """Tokenizer file of SigLIP 1."""
 
 _COPIED_NAMES = ("README.md", "LICENSE*", "NOTICE*")
+_MAX_FRONT_MATTER_BYTES = 64 * 2**10
 _HASHED_SUFFIXES = frozenset({".json", ".model", ".py", ".safetensors", ".txt"})
 
 
@@ -137,6 +138,26 @@ def get_positive_int(config: Mapping[str, Any], name: str, default: int, folder:
     return value
 
 
+def check_token_ids(vocabulary: Mapping[str, int], rows: int, where: str) -> None:
+    """Check that a network has an embedding for every token of its tokenizer; otherwise PyTorch fails at some texts only.
+
+    Args:
+        vocabulary: Ids of all tokens, with the added ones.
+        rows: Number of embeddings.
+        where: Folder or name of the model, for the message.
+
+    Raises:
+        ModelError: If a token has no embedding.
+    """
+    token = max(vocabulary, key=lambda each: vocabulary[each], default="")
+    if token and vocabulary[token] >= rows:
+        raise CheckpointError(
+            f"the tokenizer of {where} has tokens up to {vocabulary[token]:,} ({token!r}), its text network {rows:,} embeddings",
+            "Fetch the checkpoint again: tokenizer and weights belong together. A model that was given more tokens needs"
+            " resize_token_embeddings of transformers.",
+        )
+
+
 def build_checkpoint_card(
     name: str,
     folders: Sequence[Path],
@@ -218,7 +239,7 @@ def read_license(folder: Path) -> tuple[str, ...]:
     """Return the license named in the head of the model card (`license:`), if there is a card."""
     try:
         with open_regular_file(folder / "README.md") as file:
-            front_matter = file.read(4096).decode(errors="replace").replace("\r\n", "\n")
+            front_matter = file.read(_MAX_FRONT_MATTER_BYTES).decode(errors="replace").replace("\r\n", "\n")
     except OSError:
         return ()
     match = re.search(r"^---\n(?:.*\n)*?license:[ \t]*(\S.*)\n(?:.*\n)*?---", front_matter)

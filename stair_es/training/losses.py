@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax, normalize
+from torch.nn.functional import log_softmax, logsigmoid, normalize
 
 
 class ScoreRows(NamedTuple):
@@ -45,6 +45,15 @@ class ScoreRows(NamedTuple):
     def get_own_scores(self) -> Tensor:
         """Return the score [B] of each row with the column that belongs to it."""
         return self.scores_BG.diagonal(self.first)
+
+    def average_with(self, other: ScoreRows) -> ScoreRows:
+        """Return the means of these scores and others of the same pairs."""
+        scores_BG = (self.scores_BG + other.scores_BG) / 2
+        return ScoreRows(scores_BG, scores_BG.logsumexp(dim=1), self.first)
+
+    def detach(self) -> ScoreRows:
+        """Return the scores without gradient."""
+        return ScoreRows(self.scores_BG.detach(), self.log_sums_B.detach(), self.first)
 
     def compute_column_softmax(self, column_log_sums_G: Tensor) -> Tensor:
         """Compute [B, G]: what each column's softmax over the rows of all workers has at these rows.
@@ -91,9 +100,10 @@ def distillation_loss(rows: ScoreRows, column_log_sums_G: Tensor, teacher: Score
     Args:
         rows: Scores of the worker's images or texts.
         column_log_sums_G: Logarithms of the sums of the columns, without gradient.
-        teacher: The teacher's scores of the same rows.
+        teacher: The teacher's scores of the same rows, which get no gradient.
         teacher_log_sums_G: The same of the teacher.
     """
+    teacher = teacher.detach()
     finite_BG = rows.scores_BG.masked_fill(rows.scores_BG == -torch.inf, 0.0)  # where the teacher's softmax is 0
     logs_BG = log_softmax(teacher.scores_BG, dim=1)
     targets_BG = logs_BG.exp()
@@ -132,6 +142,26 @@ def grounding_loss(logits_BF: Tensor, present_BF: Tensor, captions: Tensor) -> T
     mask_BF = present_BF.to(logits_BF.dtype)
     nll_B = -(log_softmax(logits_BF, dim=1) * mask_BF).sum(dim=1) / mask_BF.sum(dim=1).clamp(min=1)
     return nll_B.sum() / captions.clamp(min=1)
+
+
+def gating_loss(logits_BF: Tensor, weights_BF: Tensor, caption_BF: Tensor, captions: Tensor) -> Tensor:
+    """Return the share in the mean of `-sum_v q_v logsigmoid(logits_v)`: caption-gated token supervision.
+
+    `q` is the distribution over the caption's own tokens that is proportional to `(w_v + mean(w)) c_v`, with the weights `w` of
+    the image and `c` of the caption, both without gradient. A token that the image has already is pushed up more than one that
+    it lacks. Source: V-SPLADE, "Inference-Free Multimodal Learned Sparse Retrieval for Production-Scale Visual Document Search",
+    arXiv 2605.30917.
+
+    Args:
+        logits_BF: Logits of the worker's images.
+        weights_BF: Their token weights.
+        caption_BF: Token weights of the captions, 0 for tokens that aren't their own.
+        captions: Number of captions with tokens, of all workers.
+    """
+    weights_BF = weights_BF.detach()
+    overlap_BF = (weights_BF + weights_BF.mean(dim=1, keepdim=True)) * caption_BF.detach()
+    targets_BF = overlap_BF / overlap_BF.sum(dim=1, keepdim=True).clamp(min=1e-8)
+    return -(targets_BF * logsigmoid(logits_BF)).sum() / captions.clamp(min=1)
 
 
 def normalize_rows(vectors_BE: Tensor) -> Tensor:

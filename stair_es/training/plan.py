@@ -263,6 +263,10 @@ class _PlannedWorkers:
         """Count the bytes of an all-reduce."""
         self.sent_bytes += 2 * (self.count - 1) * sum(tensor.nbytes for tensor in tensors) // self.count
 
+    def gather_objects(self, value: Any) -> list[Any]:  # noqa: ANN401  as in the protocol
+        """Return the value of each worker, which are alike."""
+        return [value] * self.count
+
     def broadcast_first(self, tensor: Tensor) -> None:
         """Keep the tensor unchanged."""
 
@@ -306,7 +310,13 @@ def _build_model(config: TrainConfig, tokens: int) -> StairModel:
     text_config = fill_backbone_config(text, local=True)
     stair_config = build_stair_config(config, fill_backbone_config(image, config.model.image.size_px, local=True), text_config)
     numbers = np.arange(tokens)
-    names: Any = SimpleNamespace(tokens=range(tokens), feature_ids_F=numbers, feature_of_V=numbers, word_vocabulary=None)
+    names: Any = SimpleNamespace(  # what the model reads of its tokenizer
+        tokens=range(tokens),
+        feature_ids_F=numbers,
+        feature_of_V=numbers,
+        word_vocabulary=None,
+        tokenizer=SimpleNamespace(get_vocab=dict),
+    )
     with torch.device("meta"):
         return StairModel(stair_config, names)
 

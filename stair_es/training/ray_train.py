@@ -25,11 +25,10 @@ from stair_es.training.callbacks import NO_CALLBACKS, CallbackEvent, CallbackQue
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.sampler import split_batch
 from stair_es.training.train import TrainingResult, train_model
-from stair_es.training.workers import DistributedWorkers
+from stair_es.training.workers import RESUME_REMEDY, WORKER_TIMEOUT_S, DistributedWorkers
 
 _POLL_S = 0.5
-_WORKER_TIMEOUT_S = 24 * 3600
-"""Timeout for collective operations. Ray detects dead workers, so a slow worker is only slow."""
+DEFAULT_MAX_RESTARTS = 3
 _RAY_VARIABLES = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 
 
@@ -41,6 +40,7 @@ def train_on_ray(
     workers: int,
     device: str = "auto",
     address: str | None = None,
+    max_restarts: int = DEFAULT_MAX_RESTARTS,
     settings: Settings | None = None,
 ) -> TrainingResult:
     """Train with several workers, or resume the training in `out`; see `train_model`.
@@ -54,6 +54,7 @@ def train_on_ray(
         workers: Number of workers.
         device: `cuda` gives each worker a GPU, `cpu` none; `auto` uses GPUs if the Ray cluster has any.
         address: Address of a running Ray cluster; None starts one on this machine for the duration of the training.
+        max_restarts: Maximum number of restarts from the last saved state after a worker was lost.
         settings: Data folder and trusted models, for workers on this machine; those of a cluster have their own environment.
 
     Raises:
@@ -75,6 +76,7 @@ def train_on_ray(
             "events": events,
             "on_gpu": on_gpu,
             "settings": settings if ray_session.is_local_address(address) else None,
+            "max_restarts": max_restarts,
         }
         thread = _FitThread(_build_trainer(worker_config, workers, on_gpu, storage_path))
         try:
@@ -82,11 +84,23 @@ def train_on_ray(
                 thread.join(_POLL_S)  # wakes regularly to handle Ctrl-C
                 _forward_events(ray.get(events.drain.remote()), callbacks)
             _forward_events(ray.get(events.drain.remote()), callbacks)
-            if thread.error is not None:
-                raise _translate_error(ray, thread.error) from thread.error
-            result: TrainingResult = pickle.loads(ray.get(events.get_result.remote()))
+            return _get_result(ray, events, thread.error)
         finally:
             ray.kill(events)
+
+
+def _get_result(ray: Any, events: Any, error: Exception | None) -> TrainingResult:  # noqa: ANN401
+    """Return the result of the training.
+
+    Raises:
+        StairError: The error of a worker, or what Ray reports if the workers have left nothing.
+    """
+    outcome = ray.get(events.get_result.remote())
+    if error is not None and not outcome:
+        raise _translate_error(ray, error) from error
+    result: TrainingResult | StairError = pickle.loads(outcome)
+    if isinstance(result, StairError):
+        raise result
     return result
 
 
@@ -118,8 +132,12 @@ def _build_trainer(worker_config: Mapping[str, Any], workers: int, on_gpu: bool,
         _run_worker,
         train_loop_config=dict(worker_config),
         scaling_config=ray_train.ScalingConfig(num_workers=workers, use_gpu=on_gpu),
-        run_config=ray_train.RunConfig(name="stair-es", storage_path=storage_path),
-        torch_config=ray_torch.TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=_WORKER_TIMEOUT_S),
+        run_config=ray_train.RunConfig(
+            name="stair-es",
+            storage_path=storage_path,
+            failure_config=ray_train.FailureConfig(max_failures=worker_config["max_restarts"]),
+        ),
+        torch_config=ray_torch.TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=WORKER_TIMEOUT_S),
     )
 
 
@@ -150,15 +168,29 @@ def _forward_events(events: list[CallbackEvent], callbacks: Callbacks) -> None:
 
 
 def _run_worker(worker_config: Mapping[str, Any]) -> None:
-    """Run the training in a worker."""
-    ray, ray_train, ray_torch = (
-        import_optional("ray", "train"),
-        import_optional("ray.train", "train"),
-        import_optional("ray.train.torch", "train"),
-    )
-    disable_decoder_logs()
+    """Run the training in a worker. A `StairError` would fail again, so it is stored, and after it no worker trains."""
+    ray, ray_train = import_optional("ray", "train"), import_optional("ray.train", "train")
     context, events = ray_train.get_context(), worker_config["events"]
-    device = ray_torch.get_device() if worker_config["on_gpu"] else torch.device("cpu")
+    if ray.get(events.get_result.remote()):
+        return
+    disable_decoder_logs()
+    is_first = context.get_world_rank() == 0
+    if is_first and (restarts := ray.get(events.count_start.remote())):
+        line = f"a worker was lost: restarting from the last saved state ({restarts} of {worker_config['max_restarts']})"
+        events.put.remote("message", line)
+    try:
+        result = _train_share(worker_config, context, is_first)
+    except StairError as error:
+        ray.get(events.finish.remote(pickle.dumps(error)))
+        raise
+    if is_first:
+        ray.get(events.finish.remote(pickle.dumps(result)))
+
+
+def _train_share(worker_config: Mapping[str, Any], context: Any, is_first: bool) -> TrainingResult:  # noqa: ANN401
+    """Train on the worker's share of the batches. The first worker reports."""
+    events = worker_config["events"]
+    device = import_optional("ray.train.torch", "train").get_device() if worker_config["on_gpu"] else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     callbacks = Callbacks(
@@ -166,17 +198,15 @@ def _run_worker(worker_config: Mapping[str, Any]) -> None:
         on_metrics=lambda metrics: events.put.remote("metrics", metrics),
         on_progress=lambda name, done, total: events.put.remote("progress", name, done, total),
     )
-    result = train_model(
+    return train_model(
         worker_config["config"],
         worker_config["out"],
-        NO_CALLBACKS if context.get_world_rank() else callbacks,
+        callbacks if is_first else NO_CALLBACKS,
         workers=DistributedWorkers(),
         device=str(device),
         threads=max(1, (os.cpu_count() or 1) // context.get_local_world_size()),
         settings=worker_config["settings"],
     )
-    if context.get_world_rank() == 0:
-        ray.get(events.finish.remote(pickle.dumps(result)))
 
 
 def _translate_error(ray: Any, error: Exception) -> StairError:  # noqa: ANN401
@@ -188,8 +218,8 @@ def _translate_error(ray: Any, error: Exception) -> StairError:  # noqa: ANN401
         return stair_errors[0]
     lines = str(causes[0] if causes else error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, ray.exceptions.RayError) or not causes:
-        return StairError(f"Ray failed: {lines[-1]}", _RESUME_REMEDY, code="ray-failed")
-    return StairError(f"a worker failed: {type(causes[0]).__name__}: {lines[0]}", _RESUME_REMEDY, code="worker-failed")
+        return StairError(f"Ray failed: {lines[-1]}", RESUME_REMEDY, code="ray-failed")
+    return StairError(f"a worker failed: {type(causes[0]).__name__}: {lines[0]}", RESUME_REMEDY, code="worker-failed")
 
 
 def _find_cause(error: BaseException) -> BaseException:
@@ -197,6 +227,3 @@ def _find_cause(error: BaseException) -> BaseException:
     while (inner := getattr(error, "cause", None) or error.__cause__) is not None and not isinstance(error, StairError):
         error = inner
     return error
-
-
-_RESUME_REMEDY = "Run it again: it resumes from the last saved state."

@@ -46,11 +46,14 @@ class TowerOutputs(NamedTuple):
     text_weights: Tensor | None = None
     image_logits: Tensor | None = None
     text_logits: Tensor | None = None
+    image_dense: Tensor | None = None
+    """Dense vectors, if they are compared beside token weights."""
+    text_dense: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceBatch:
-    """A batch of one worker, on its device."""
+    """A batch of one worker."""
 
     images: Tensor
     texts: TextBatch
@@ -156,8 +159,10 @@ class GradCacheStep:
             text=text_vectors.float(),
             image_weights=image.weights_BF if is_scored_apart and get_weight("flops_image", 0) else None,
             text_weights=text.weights_BF if is_scored_apart and get_weight("flops_text", 0) else None,
-            image_logits=image.logits_BF if get_weight("ground_image", 0) else None,
+            image_logits=image.logits_BF if get_weight("ground_image", 0) or get_weight("gate_image", 0) else None,
             text_logits=text.logits_BF if get_weight("ground_text", 0) else None,
+            image_dense=image.dense_BE if get_weight("joint", 0) else None,
+            text_dense=text.dense_BE if get_weight("joint", 0) else None,
         )
 
     def _compute_loss(self, outputs: TowerOutputs, batch: DeviceBatch, step: int) -> dict[str, Tensor]:
@@ -165,7 +170,7 @@ class GradCacheStep:
         stage = self.stage
         weights = {name: weight for name, weight in stage.losses.items() if weight}
         values: dict[str, Tensor] = {}
-        if weights.keys() & {"contrastive", "distil"}:
+        if weights.keys() & {"contrastive", "joint", "distil"}:
             values |= self._compute_score_losses(outputs, batch, weights.keys())
         values |= self._compute_token_losses(outputs, batch, weights.keys())
         for name in weights.keys() & {"flops_image", "flops_text"}:
@@ -181,21 +186,34 @@ class GradCacheStep:
         images, texts = (vectors.to(self.gather_dtype) for vectors in (images, texts))
         scale = self.model.scale
         # All pairs are in the rows of images of one worker, so that the temperature's gradient from there is complete.
-        repeats_BG = self._mark_repeats(batch)
-        pair = self._score_pairs(images, texts, (scale, scale.detach()), repeats_BG)
-        teacher = None
+        scales, repeats_BG = (scale, scale.detach()), self._mark_repeats(batch)
+        pairs = {"own": self._score_pairs(images, texts, scales, repeats_BG)}
         if "distil" in names:
             assert batch.teacher is not None, "a configuration with the loss distil has a teacher"
-            teacher = self._score_pairs(*batch.teacher, (self.teacher_scale, self.teacher_scale), repeats_BG)
-        log_sums = torch.stack([rows.log_sums_B.detach() for rows in (*pair, *(teacher or ()))], dim=1)
-        of_images, of_texts, *of_teacher = self.workers.gather_rows(log_sums).unbind(dim=1)
-        values: dict[str, Tensor] = {}
-        if "contrastive" in names:
-            values["contrastive"] = losses.contrastive_loss(pair[0], of_texts) + losses.contrastive_loss(pair[1], of_images)
-        if teacher is not None:
-            values["distil"] = losses.distillation_loss(pair[0], of_texts, teacher[0], of_teacher[1]) + losses.distillation_loss(
-                pair[1], of_images, teacher[1], of_teacher[0]
-            )
+            pairs["teacher"] = self._score_pairs(*batch.teacher, (self.teacher_scale, self.teacher_scale), repeats_BG)
+        if "joint" in names:
+            assert outputs.image_dense is not None, "a configuration with the loss joint has both heads"
+            assert outputs.text_dense is not None
+            pairs["dense"] = self._score_pairs(outputs.image_dense, outputs.text_dense, scales, repeats_BG)
+            of_images, of_texts = (one.average_with(other) for one, other in zip(pairs["own"], pairs["dense"], strict=True))
+            pairs["both"] = of_images, of_texts
+        log_sums = torch.stack([rows.log_sums_B.detach() for pair in pairs.values() for rows in pair], dim=1)
+        columns = self.workers.gather_rows(log_sums).unbind(dim=1)
+        sums = {name: columns[2 * number : 2 * number + 2] for number, name in enumerate(pairs)}
+
+        def contrast(name: str) -> Tensor:
+            images, texts = pairs[name]
+            return losses.contrastive_loss(images, sums[name][1]) + losses.contrastive_loss(texts, sums[name][0])
+
+        def distil(name: str, teacher: str) -> Tensor:
+            shares = zip(pairs[name], sums[name][::-1], pairs[teacher], sums[teacher][::-1], strict=True)
+            return torch.stack([losses.distillation_loss(rows, sums_G, *more) for rows, sums_G, *more in shares]).sum()
+
+        values = {"contrastive": contrast("own")} if "contrastive" in names else {}
+        if "distil" in names:
+            values["distil"] = distil("own", "teacher")
+        if "joint" in names:
+            values["joint"] = contrast("dense") + contrast("both") + distil("own", "both") + distil("dense", "both")
         return values
 
     def _mark_repeats(self, batch: DeviceBatch) -> Tensor | None:
@@ -226,14 +244,17 @@ class GradCacheStep:
         )
         logits = self._select_outputs(names, ground_image=outputs.image_logits, ground_text=outputs.text_logits)
         sums = {name: each.detach().sum(dim=0) for name, each in weights.items()}
-        if logits:
+        if logits or "gate_image" in names:
             present_BF = heads.mark_present_tokens(batch.texts.features_BL, len(self.model.tokens.tokens))
             captions = present_BF.any(dim=1).sum(dtype=torch.float32)
             sums["captions"] = captions
         self.workers.sum_in_place(list(sums.values()))
         rows = len(batch) * self.workers.count
         values = {name: losses.flops_loss(each, sums[name], rows) for name, each in weights.items()}
-        return values | {name: losses.grounding_loss(each, present_BF, captions) for name, each in logits.items()}
+        values |= {name: losses.grounding_loss(each, present_BF, captions) for name, each in logits.items()}
+        if "gate_image" in names and outputs.image_logits is not None:
+            values["gate_image"] = losses.gating_loss(outputs.image_logits, outputs.image, outputs.text * present_BF, captions)
+        return values
 
     def _sum_values(self, loss_values: Mapping[str, Tensor]) -> dict[str, float]:
         sums = torch.stack([value.detach() for value in loss_values.values()])

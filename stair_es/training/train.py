@@ -21,18 +21,30 @@ from stair_es.model.networks import minilm_download
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair import tokenizer as stair_tokens
 from stair_es.model.stair.backbones import fill_backbone_config
-from stair_es.model.stair.configuration import CONFIG_FILE, TOKENIZER_FILE, BackboneConfig, StairConfig, read_stair_config
+from stair_es.model.stair.configuration import CONFIG_FILE, TOKENIZER_FILE, BackboneConfig, read_stair_config
 from stair_es.model.stair.modeling import StairModel, remove_dropout
 from stair_es.model.stair.tokenizer import IdArray, StairTokenizer
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.optional import import_optional
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks
-from stair_es.training.checkpointing import STATE_FILE, TrainingProgress, get_trained_tensors
+from stair_es.training.checkpointing import (
+    STATE_FILE,
+    RunCopies,
+    TrainingProgress,
+    get_trained_tensors,
+    list_old_states,
+    restore_old_state,
+)
+from stair_es.training.config.schema import CardConfig, LogConfig
 from stair_es.training.config.train_config import TrainConfig, build_stair_config
-from stair_es.training.data.dataset import TrainingSet
-from stair_es.training.data.sampler import BatchSampler, split_batch
+from stair_es.training.data.batches import translate_reader_errors
+from stair_es.training.data.dataset import ProblemCounter, TrainingSet
+from stair_es.training.data.sampler import split_batch
 from stair_es.training.data_module import LoadedInputs, TrainingSets, build_data_module, build_training_sets
+from stair_es.training.metric_loggers import list_logger_names
+from stair_es.training.model_card import render_model_card
 from stair_es.training.trainer import Trainer
+from stair_es.training.validation import warn_of_few_images
 from stair_es.training.workers import SingleProcess, WorkerGroup
 
 CONFIG_COPY = "train.toml"
@@ -50,7 +62,8 @@ class TrainingResult:
     best: float
     """Best recall at 1, mean of both directions and all validation sets; -1 without validation."""
     best_step: int
-    pairs: int
+    pairs: int | None
+    """Training pairs; None if they are in shards, which are never listed."""
     problems: Sequence[str]
     stopped_early: bool
 
@@ -83,38 +96,55 @@ def train_model(
     """
     workers, settings = workers or SingleProcess(), resolve_settings(settings)
     threads = threads or os.cpu_count() or 1
-    split_batch(range(config.batch.size), workers.rank, workers.count)  # fail before the sets are read
+    _check_early(config, workers)
+    copies = RunCopies(None if workers.rank else config.log.copy_to, out, callbacks.on_message)
     torch_device = _choose_device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
+    asks_first = config.data.captions_from is not None and workers.count > 1  # the others read what it keeps
+    if asks_first and workers.rank:
+        workers.broadcast_first(torch.zeros(1))
     sets = build_training_sets(config, callbacks, threads, settings, loaded)
+    if asks_first and not workers.rank:
+        workers.broadcast_first(torch.zeros(1))
     train_set = sets.train
     model = build_model(config, sets, callbacks, settings.home).to(torch_device)
-    sampler = BatchSampler([pair.captions[0] for pair in train_set], config.batch.size, config.seed)
     cache_first = config.data.cache and workers.count > 1  # the others find its cache if they share a home
     if cache_first and workers.rank:
         workers.broadcast_first(torch.zeros(1))
-    data = build_data_module(config, model, sets, callbacks, threads, settings)
+    data = build_data_module(config, model, sets, callbacks, workers, threads, settings)
     if cache_first and not workers.rank:
         workers.broadcast_first(torch.zeros(1))
+    warn_of_few_images(data.validations, config.validation, callbacks.on_message)
     trainer = Trainer(
         config=config,
         model=model,
-        collator=data.collator,
-        sampler=sampler,
+        batches=data.batches,
         validations=data.validations,
         workers=workers,
         out=out,
-        key=_compute_key(config, train_set, model.tokens.word_vocabulary),
-        on_metrics=callbacks.on_metrics,
-        teacher=data.teacher,
+        key=_compute_key(config, sets, model.tokens.word_vocabulary),
+        callbacks=callbacks,
+        on_saved=copies.start,
     )
     progress = _run_trainer(trainer)
     if workers.rank == 0:
-        if sets.dense is not None:
-            shutil.rmtree(out / DENSE_FOLDER, ignore_errors=True)
-            copy_dense_model(sets.dense.folder, out / DENSE_FOLDER)
-        _write_checkpoint(config, model, out, progress, train_set)
-    return _build_result(out, progress, train_set)
+        _write_checkpoint(config, model, out, progress, sets)
+    if sets.shards:
+        _collect_problems(workers, train_set.problems)
+    return _build_result(out, progress, sets, copies.finish())
+
+
+def _collect_problems(workers: WorkerGroup, problems: ProblemCounter) -> None:
+    """Add the problems of the other workers, each of which reads other shards."""
+    for rank, each in enumerate(workers.gather_objects(problems.to_json())):
+        if rank != workers.rank:
+            problems.merge_json(each)
+
+
+def _check_early(config: TrainConfig, workers: WorkerGroup) -> None:
+    """Fail before the sets are read."""
+    split_batch(range(config.batch.size), workers.rank, workers.count)
+    list_logger_names(config.log)
 
 
 def build_model(config: TrainConfig, sets: TrainingSets, callbacks: Callbacks, home: DataDir) -> StairModel:
@@ -205,14 +235,14 @@ def _load_backbone_tokenizer(text: BackboneConfig, home: DataDir) -> Tokenizer:
         ) from error
 
 
-def _build_result(out: Path, progress: TrainingProgress, train_set: TrainingSet) -> TrainingResult:
+def _build_result(out: Path, progress: TrainingProgress, sets: TrainingSets, copy_problem: str) -> TrainingResult:
     return TrainingResult(
         folder=out,
         steps=progress.global_step,
         best=progress.best_recall,
         best_step=progress.best_step,
-        pairs=len(train_set),
-        problems=train_set.problems.format_lines(),
+        pairs=None if sets.shards else len(sets.train),
+        problems=[*sets.train.problems.format_lines(), *filter(None, [copy_problem])],
         stopped_early=progress.stopped_early,
     )
 
@@ -224,7 +254,8 @@ def _run_trainer(trainer: Trainer) -> TrainingProgress:
     if optim.compile:
         trainer.model.compile_towers()
     try:
-        return trainer.run()
+        with translate_reader_errors():
+            return trainer.run()
     except torch.cuda.OutOfMemoryError as error:
         raise StairError(
             f"out of GPU memory with {batch.chunk or batch.size} pairs per forward pass",
@@ -241,21 +272,33 @@ def _run_trainer(trainer: Trainer) -> TrainingProgress:
         ) from error
 
 
-def prepare_output_folder(out: Path, *, restart: bool) -> bool:
+def prepare_output_folder(out: Path, *, restart: bool, resume_from: int | None = None, copies: str | None = None) -> bool:
     """Check that a training may write to a folder; return True if it resumes an existing training.
 
+    Args:
+        out: Output folder.
+        restart: Whether to discard an existing training.
+        resume_from: Step to resume from instead of the last saved state.
+        copies: URL of copies (`log.copy_to`), which are fetched if the folder is missing or empty.
+
     Raises:
-        UsageError: If the folder holds a model without training state.
+        UsageError: If the folder holds a model without training state, or no state of `resume_from`.
+        StairError: If the copies can't be fetched.
     """
     state = out / STATE_FILE
     if restart:
-        state.unlink(missing_ok=True)
-    elif not state.is_file() and (out / CONFIG_FILE).exists():
+        for path in (state, *list_old_states(out).values()):
+            path.unlink(missing_ok=True)
+        return False
+    RunCopies(copies, out, lambda line: None).fetch_into_empty()
+    if not state.is_file() and (out / CONFIG_FILE).exists():
         raise UsageError(
             f"{out} holds a model without training state, which can't be resumed",
             "Use another --out, or --restart to replace it.",
             code="model-without-state",
         )
+    if resume_from is not None:
+        restore_old_state(out, resume_from)
     return state.is_file()
 
 
@@ -267,7 +310,7 @@ def _choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _compute_key(config: TrainConfig, train_set: TrainingSet, vocabulary: WholeWordVocabulary | None) -> str:
+def _compute_key(config: TrainConfig, sets: TrainingSets, vocabulary: WholeWordVocabulary | None) -> str:
     """Return a hash of all that a saved state depends on: not of validation, paths and settings that only save memory.
 
     Names of fields count, those of classes don't.
@@ -276,66 +319,32 @@ def _compute_key(config: TrainConfig, train_set: TrainingSet, vocabulary: WholeW
         config,
         folder=Path(),
         text="",
-        validation=replace(config.validation, patience=0, every=1, log_every=1),
+        card=CardConfig(),
+        log=LogConfig(),
+        validation=replace(config.validation, patience=0, every=1, log_every=1, keep_states=1),
         batch=replace(config.batch, chunk=0, checkpointing=False),
         optim=replace(config.optim, compile=False),
     )
     digest = hashlib.sha256(repr(asdict(relevant)).encode())
     if vocabulary is not None:
         digest.update(vocabulary.to_json().encode())
-    for pair in train_set:
+    for pair in sets.train:
         digest.update(orjson.dumps((pair.name, pair.captions, pair.tags)))
+    for source in sets.shards:
+        digest.update(orjson.dumps([shard.rpartition("/")[2] for shard in source.shards]))
     return digest.hexdigest()[:16]
 
 
-def _write_checkpoint(
-    config: TrainConfig, model: StairModel, out: Path, progress: TrainingProgress, train_set: TrainingSet
-) -> None:
+def _write_checkpoint(config: TrainConfig, model: StairModel, out: Path, progress: TrainingProgress, sets: TrainingSets) -> None:
+    if sets.dense is not None:
+        shutil.rmtree(out / DENSE_FOLDER, ignore_errors=True)
+        copy_dense_model(sets.dense.folder, out / DENSE_FOLDER)
     stair_config = remove_dropout(model.config)
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in get_trained_tensors(model).items()}
     if model.tokens.word_vocabulary is None:
         tensors[checkpoint.FEATURE_IDS_TENSOR] = torch.from_numpy(model.tokens.feature_ids_F)
-    card = render_model_card(config, stair_config, progress, len(train_set), len(model.tokens.tokens))
+    shards = sum(len(source.shards) for source in sets.shards)
+    images = f"the pairs of {shards:,} shards" if shards else f"{len(sets.train):,} images"
+    card = render_model_card(config, stair_config, progress, images, len(model.tokens.tokens))
     checkpoint.save_checkpoint(out, stair_config, model.tokens.tokenizer, tensors, card, model.tokens.word_vocabulary)
     (out / CONFIG_COPY).write_text(config.text, encoding="utf-8")
-
-
-def render_model_card(config: TrainConfig, model: StairConfig, progress: TrainingProgress, pairs: int, features: int) -> str:
-    """Return the model card as Markdown, with the front matter that model hubs read."""
-    stages = "\n".join(
-        f"| {stage.name} | {stage.steps} | {', '.join(stage.train)} | {stage.text_mask} | "
-        f"{', '.join(f'{name} {weight:g}' for name, weight in stage.losses.items())} |"
-        for stage in config.stages
-    )
-    best = f"{100 * progress.best_recall:.1f} at step {progress.best_step}" if progress.best_step >= 0 else "not validated"
-    cap = f"{_format_limit(model.image.top_k)} of an image, {_format_limit(model.text.top_k)} of a text"
-    image, image_input = model.image.backbone, f"{model.image.size_px} px, {model.image.pool} over positions"
-    text, text_input = model.text.backbone, f"{model.text.max_tokens} tokens, {model.text.pool} over positions"
-    return f"""---
-library_name: stair-es
-pipeline_tag: image-feature-extraction
-tags: [image-search, sparse, rank_features, sentence-transformers, sparse-encoder, STAIR]
----
-
-# {config.name}
-
-A STAIR model: images and texts become weights over {features:,} tokens, {cap}.
-For `stair-es ingest --model DIR` and `stair-es search --model DIR`, and with stair-es installed for sentence-transformers:
-`SparseEncoder(DIR, trust_remote_code=True)`.
-
-- Image tower: {image.kind} `{image.name or "from scratch"}`, {image_input}
-- Text tower: {text.kind} `{text.name or "from scratch"}`, {text_input}
-- Heads: {", ".join(model.heads)}; similarity: {model.similarity if model.is_scored_by_tokens else "cosine of dense vectors"}
-- Trained on {pairs:,} images for {progress.global_step:,} steps of {config.batch.size} pairs, seed {config.seed}
-- Recall@1 on the validation sets, mean of both directions, in percent: {best}
-
-| stage | steps | trained | text mask | losses |
-|---|---|---|---|---|
-{stages}
-
-The full configuration is `train.toml` in this folder. License and limitations are those of the data and backbones.
-"""
-
-
-def _format_limit(top_k: int) -> str:
-    return f"at most {top_k}" if top_k else "any number"

@@ -6,37 +6,29 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from stair_es.errors import StairError, UsageError
 from stair_es.model.cuda import make_autocast
 from stair_es.model.stair.modeling import StairModel
 from stair_es.training import checkpointing
-from stair_es.training.callbacks import MetricLogger, StepMetrics
+from stair_es.training.callbacks import Callbacks, StepMetrics
 from stair_es.training.checkpointing import TrainingProgress
 from stair_es.training.config.schema import TrainingStage
+from stair_es.training.config.toml import parse_training_toml
 from stair_es.training.config.train_config import TrainConfig
-from stair_es.training.data.collate import Collator
-from stair_es.training.data.dense_features import add_noise
-from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batch
+from stair_es.training.data.batches import BatchSource
+from stair_es.training.metric_loggers import LoggedRun, MetricLog, flatten_values
 from stair_es.training.optimizers import build_optimizer, compute_lr_factor
 from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, set_train_mode
-from stair_es.training.validation import ValidationSet, compute_mean_recall
+from stair_es.training.validation import ValidationSet, compute_selection_metric, has_enough_images
 from stair_es.training.workers import WorkerGroup
 
-Teacher: TypeAlias = Callable[[Sequence[SampleIndex], Sequence[str]], tuple[Tensor, Tensor]]
-"""Samples and their texts -> dense vectors of the images and of the texts."""
-_PREFETCH = 2
-_NOISE = 4
-"""Stream of random numbers, separate from that of `collate`."""
 _SEEDS_PER_BATCH = 1009
 """Upper bound on the chunks of a batch: the dropout seeds of a batch are consecutive."""
 
@@ -47,15 +39,15 @@ class Trainer:
 
     config: TrainConfig
     model: StairModel
-    collator: Collator
-    sampler: BatchSampler
+    batches: BatchSource
     validations: Sequence[ValidationSet]
     workers: WorkerGroup
     out: Path
     key: str
     """Hash of configuration and data."""
-    on_metrics: Callable[[StepMetrics], None]
-    teacher: Teacher | None = None
+    callbacks: Callbacks
+    on_saved: Callable[[], None] = lambda: None
+    """Called after each saved state."""
 
     def run(self) -> TrainingProgress:
         """Train to the end, resuming from the saved state if there is one, and leave the selected parameters in the model.
@@ -70,7 +62,9 @@ class Trainer:
         state = checkpointing.load_training_state(self.out, self.key)
         progress = checkpointing.restore_training_state(state, self.model, average) if state else TrainingProgress()
         self._sync_workers(progress)
-        logs = MetricLogger(self.out, progress.global_step) if self._is_first else None
+        if state and not self.batches.restore_state(progress.readers):
+            self.callbacks.on_message("the number of workers has changed: the shards begin a new epoch")
+        logs = self._open_logs(progress.global_step) if self._is_first else None
         try:
             while progress.stage < len(self.config.stages) and not progress.stopped_early:
                 _StageRun(self, progress, average, logs, state).run()
@@ -81,8 +75,8 @@ class Trainer:
         self._restore_best(progress, average)
         return progress
 
-    def run_validation(self, progress: TrainingProgress, average: EMA, logs: MetricLogger | None, stage: TrainingStage) -> None:
-        """Validate, log the recalls, and remember the best parameters.
+    def run_validation(self, progress: TrainingProgress, average: EMA, logs: MetricLog | None, stage: TrainingStage) -> None:
+        """Validate, log the metrics, and remember the best parameters.
 
         Args:
             progress: Training progress, which is updated.
@@ -93,34 +87,32 @@ class Trainer:
         if not self.validations:
             return
         with average.apply_to(self.model):
-            recalls = {dataset.name: dataset.compute_recalls(self.model, self.make_autocast()) for dataset in self.validations}
-            recall = self._broadcast_value(compute_mean_recall(recalls))
-            improved = recall > progress.best_recall
-            if improved and self.config.validation.keep == "best":
+            metrics = {
+                dataset.name: dataset.compute_metrics(self.model, self.make_autocast(), self.workers)
+                for dataset in self.validations
+            }
+            recall = self._broadcast_value(compute_selection_metric(metrics))
+            can_choose = has_enough_images(self.validations)
+            improved = recall > progress.best_recall or not can_choose
+            if improved and can_choose and self.config.validation.keep == "best":
                 progress.best_parameters = {
                     name: tensor.clone() for name, tensor in checkpointing.get_trained_tensors(self.model).items()
                 }
         progress.validations_since_best = 0 if improved else progress.validations_since_best + 1
         if improved:
-            progress.best_recall, progress.best_step = recall, progress.global_step
+            progress.best_recall, progress.best_step, progress.best_metrics = recall, progress.global_step, metrics
         progress.stopped_early = (
             bool(self.config.validation.patience) and progress.validations_since_best >= self.config.validation.patience
         )
         if logs:
-            for name, values in recalls.items():
+            for name, values in metrics.items():
                 logs.log_metrics(progress.global_step, stage.name, name, values)
-            flat = {f"{name}/{key}": value for name, values in recalls.items() for key, value in values.items()}
-            self.on_metrics(StepMetrics(stage.name, progress.global_step, self.steps, flat))
+            flat = {f"{name}/{key}": value for name, values in metrics.items() for key, value in values.items()}
+            self.callbacks.on_metrics(StepMetrics(stage.name, progress.global_step, self.steps, flat))
 
     def iterate_batches(self, global_step: int) -> Iterator[DeviceBatch]:
-        """Yield the batches of this worker from a step on, preparing them in a background thread."""
-        sample_batches = self.sampler.iterate_batches(global_step * self.config.batch.accumulate)
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            futures = [pool.submit(self._load_batch, next(sample_batches)) for _ in range(_PREFETCH)]
-            while True:
-                batch = futures.pop(0).result()
-                futures.append(pool.submit(self._load_batch, next(sample_batches)))
-                yield batch
+        """Yield the batches of this worker from a step on, on the device of the model."""
+        return (batch.to(self.device) for batch in self.batches.iterate_batches(global_step * self.config.batch.accumulate))
 
     def make_autocast(self) -> AbstractContextManager[Any]:
         """Return an autocast context for the configured precision."""
@@ -156,25 +148,19 @@ class Trainer:
         for tensor in self.model.state_dict().values():
             self.workers.broadcast_first(tensor)
 
+    def _open_logs(self, step: int) -> MetricLog:
+        config = self.config
+        parameters = dict(flatten_values(parse_training_toml(config.text, "the configuration")))
+        run = LoggedRun(
+            folder=self.out, project=config.log.project, name=config.log.run or config.name, step=step, parameters=parameters
+        )
+        return MetricLog(config.log, run, self.callbacks.on_message)
+
     def _broadcast_value(self, value: float) -> float:
         """Return the first worker's value. With one that differs in the last digit a worker could stop at another step."""
         tensor = torch.tensor([value], dtype=torch.float64)
         self.workers.broadcast_first(tensor)
         return float(tensor)
-
-    def _load_batch(self, samples: Sequence[SampleIndex]) -> DeviceBatch:
-        worker_samples = split_batch(samples, self.workers.rank, self.workers.count)
-        images, texts, captions, used_samples = self.collator.collate_batch(worker_samples)
-        teacher = None
-        if self.config.data.noise and texts.states_BLD is not None:
-            rng = np.random.default_rng((self.config.seed, _NOISE, used_samples[0].item, used_samples[0].epoch))
-            images = add_noise(images, self.config.data.noise, rng)
-            texts = replace(texts, states_BLD=add_noise(texts.states_BLD, self.config.data.noise, rng))
-        if self.config.is_taught_by_backbone and texts.states_BLD is not None:
-            teacher = images[:, 0], texts.states_BLD[:, 0]
-        if self.teacher is not None:
-            teacher = self.teacher(used_samples, captions)
-        return DeviceBatch(images=images, texts=texts, teacher=teacher).to(self.device)
 
     def _restore_best(self, progress: TrainingProgress, average: EMA) -> None:
         """Load the parameters of the checkpoint into the model."""
@@ -186,7 +172,7 @@ class _StageRun:
     """A running stage."""
 
     def __init__(
-        self, trainer: Trainer, progress: TrainingProgress, average: EMA, logs: MetricLogger | None, state: dict[str, Any] | None
+        self, trainer: Trainer, progress: TrainingProgress, average: EMA, logs: MetricLog | None, state: dict[str, Any] | None
     ) -> None:
         optim, self._stage = trainer.config.optim, trainer.config.stages[progress.stage]
         self._trainer, self._progress, self._average, self._logs = trainer, progress, average, logs
@@ -269,14 +255,23 @@ class _StageRun:
             name, step, memory_mb = self._stage.name, self._progress.global_step, _measure_memory_mb(self._trainer.device)
             self._logs.log_metrics(step, name, "train", values)
             self._logs.log_metrics(step, name, "speed", {"pairs_per_s": pairs_per_s, "memory_mb": memory_mb})
-            self._trainer.on_metrics(StepMetrics(name, step, self._trainer.steps, values, pairs_per_s, memory_mb))
+            self._trainer.callbacks.on_metrics(StepMetrics(name, step, self._trainer.steps, values, pairs_per_s, memory_mb))
 
     def _save_state(self) -> None:
         trainer = self._trainer
+        self._progress.readers = trainer.workers.gather_objects(trainer.batches.get_state())
         if trainer.workers.rank == 0:
             checkpointing.save_training_state(
-                trainer.out, trainer.key, self._progress, trainer.model, self._average, self._optimizer, self._scaler
+                trainer.out,
+                trainer.key,
+                self._progress,
+                trainer.model,
+                self._average,
+                self._optimizer,
+                self._scaler,
+                trainer.config.validation.keep_states,
             )
+            trainer.on_saved()
 
 
 def _measure_memory_mb(device: torch.device) -> float:

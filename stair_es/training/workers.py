@@ -1,13 +1,25 @@
-"""Workers of a training: the protocol, a single process, and torch.distributed, whose process group must exist already."""
+"""Workers of a training: the protocol, a single process, torch.distributed, and joining the workers that torchrun started."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
+from stair_es.errors import StairError, UsageError
+
+_T = TypeVar("_T")
+WORKER_TIMEOUT_S = 24 * 3600
+"""Timeout for collective operations. Ray and torchrun detect dead workers, so a slow worker is only slow."""
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+RESUME_REMEDY = "Run it again: it resumes from the last saved state."
 _BUCKET_BYTES = 25 * 2**20
 """One collective per tensor waits for the network hundreds of times; one for all of them needs a copy of all gradients."""
 
@@ -27,6 +39,9 @@ class WorkerGroup(Protocol):
     def broadcast_first(self, tensor: Tensor) -> None:
         """Copy the first worker's tensor to all workers in place."""
 
+    def gather_objects(self, value: _T) -> list[_T]:
+        """Return the values of all workers, ordered by rank."""
+
 
 class SingleProcess:
     """A worker group of one process."""
@@ -42,6 +57,10 @@ class SingleProcess:
 
     def broadcast_first(self, tensor: Tensor) -> None:
         """Keep the tensor unchanged."""
+
+    def gather_objects(self, value: _T) -> list[_T]:
+        """Return the value."""
+        return [value]
 
 
 class DistributedWorkers:
@@ -73,6 +92,12 @@ class DistributedWorkers:
         distributed.broadcast(on_device, src=0)
         tensor.detach().copy_(on_device)
 
+    def gather_objects(self, value: _T) -> list[_T]:
+        """Return the values of all workers, ordered by rank, by `all_gather_object`."""
+        values: list[Any] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values
+
 
 def _fill_buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Yield the tensors in their order, in lists of one type and device and at most 25 MB (or one tensor)."""
@@ -87,3 +112,74 @@ def _fill_buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         size += tensor.nbytes
     if bucket:
         yield bucket
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedWorkers:
+    """Worker group of this process, and its part of the machine."""
+
+    group: WorkerGroup
+    device: str
+    threads: int
+
+
+def is_started_by_torchrun() -> bool:
+    """Return whether torchrun, or a launcher with the same variables, started this process."""
+    return all(os.environ.get(name) for name in _VARIABLES)
+
+
+def is_first_worker() -> bool:
+    """Return whether this process has rank 0, which alone prints and writes. Without torchrun, it always has."""
+    return not is_started_by_torchrun() or os.environ["RANK"] == "0"
+
+
+def is_restarted() -> bool:
+    """Return whether torchrun has restarted the workers, after one of them was lost (`--max-restarts`)."""
+    return is_started_by_torchrun() and os.environ.get(_RESTARTS, "0") != "0"
+
+
+@contextmanager
+def join_torchrun(device: str) -> Iterator[JoinedWorkers]:
+    """Join the process group within the context: over NCCL with one GPU per worker, otherwise over gloo.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        UsageError: If the machine has fewer GPUs than workers.
+        StairError: If the other workers can't be reached, or one of them was lost.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        if local_rank >= (gpus := torch.cuda.device_count()):
+            raise UsageError(
+                f"worker {local_rank} of this machine has no GPU: there are {gpus}",
+                "Lower --nproc-per-node, or give --device cpu.",
+                code="gpus-too-few",
+            )
+        torch.cuda.set_device(local_rank)
+    is_complete = False
+    try:
+        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=WORKER_TIMEOUT_S))
+        local_count = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        yield JoinedWorkers(
+            group=DistributedWorkers(),
+            device=f"cuda:{local_rank}" if on_gpu else device,
+            threads=max(1, (os.cpu_count() or 1) // local_count),
+        )
+        distributed.barrier()  # a worker that leaves earlier would look lost to the others
+        is_complete = True
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise StairError(f"lost the connection to another worker: {reason}", RESUME_REMEDY, code="worker-failed") from error
+    finally:
+        if distributed.is_initialized() and (is_complete or not on_gpu):  # NCCL may wait for a lost worker
+            distributed.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Return whether the error is one of torch.distributed; gloo has no class of its own."""
+    return isinstance(error, distributed.DistError) or any(word in str(error).lower() for word in ("gloo", "connection"))

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from support.errors import expect_error
 from support.models import tiny_dense
 from support.models.tiny_checkpoints import MaliciousPickle, build_d2s_config, draw_d2s_weights, write_checkpoint
+from tokenizers import Tokenizer
 
 from stair_es.model import registry
 from stair_es.model.adapters.dense import clean_caption
@@ -164,6 +165,13 @@ def remove_preprocessing(checkpoint: Path) -> str:
     return "preprocessor_config.json"
 
 
+def add_token(checkpoint: Path) -> str:
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save(str(checkpoint / "tokenizer.json"))
+    return "'zebra'"
+
+
 def use_wide_images(checkpoint: Path) -> str:
     config = json.loads((checkpoint / "preprocessor_config.json").read_text())
     wide = {"height": 16, "width": 20}
@@ -172,7 +180,7 @@ def use_wide_images(checkpoint: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "spoil", [remove_tensor, change_shape, pickle_code, remove_tokenizer, remove_preprocessing, use_wide_images]
+    "spoil", [remove_tensor, change_shape, pickle_code, remove_tokenizer, add_token, remove_preprocessing, use_wide_images]
 )
 def test_a_broken_checkpoint_is_reported(checkpoint: Path, spoil: Callable[[Path], str]) -> None:
     """Each `spoil` returns what the message has to name."""

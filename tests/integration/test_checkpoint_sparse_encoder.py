@@ -18,6 +18,7 @@ from sentence_transformers import SparseEncoder
 from support.errors import expect_error
 from support.models import tiny_dense, tiny_sparse
 from support.models.tiny_checkpoints import WORDS, MaliciousPickle
+from tokenizers import Tokenizer
 from transformers import BertConfig
 
 from stair_es.cluster.client.connection import Connection
@@ -331,6 +332,16 @@ def test_code_in_folders_and_weights_is_not_run(tmp_path: Path) -> None:
     with expect_error("remote-code-not-trusted") as caught:
         registry.resolve_model(ModelSpec(name=str(splade_folder)))
     assert "own.Net" in caught.value.message
+
+
+def test_a_token_without_an_embedding_is_named(tmp_path: Path) -> None:
+    splade_folder = write_splade(tmp_path / "splade")
+    tokenizer = Tokenizer.from_file(str(splade_folder / "tokenizer.json"))
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save(str(splade_folder / "tokenizer.json"))
+    with expect_error("checkpoint-error") as caught:
+        load_encoder(splade_folder).encode_texts(["dog"])
+    assert "'zebra'" in caught.value.message
 
 
 def test_networks_need_words(tmp_path: Path) -> None:

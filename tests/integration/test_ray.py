@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -305,10 +305,7 @@ TRAINING = {"optim.lr": 1e-3, "optim.backbone_lr": 1e-4, "validation.keep": "las
 @pytest.fixture
 def training_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
-    tiny_training.write_set(tmp_path / "set")
-    path = tmp_path / "set" / "text" / "config.json"
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # dropout is drawn worker by worker
-    path.write_text(json.dumps({**json.loads(path.read_text()), **no_dropout}))
+    tiny_training.write_set(tmp_path / "set", dropout=0.0)
     return tmp_path / "set"
 
 
@@ -333,11 +330,37 @@ def test_two_training_workers_match_one(training_folder: Path, tmp_path: Path) -
         torch.testing.assert_close(two[name].float(), tensor.float(), atol=2e-3, rtol=1e-3, msg=name)
     assert [step_metrics.step for step_metrics in metrics if "loss" in step_metrics.values] == [1, 2, 3, 4, 5, 6]
     assert sum(line.startswith("model: ") for line in messages) == 1  # the first worker alone speaks
+    messages.clear()
     with expect_error("state-of-other-training", UsageError):  # the error of a worker, as it was raised there
         train_on_ray(
             tiny_training.read_config(training_folder, {**TRAINING, "seed": 5}),
             tmp_path / "together",
-            NO_CALLBACKS,
+            callbacks,
             workers=1,
             device="cpu",
         )
+    assert not [line for line in messages if "restarting" in line]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_lost_training_worker_restarts_from_the_last_state_bit_for_bit(training_folder: Path, tmp_path: Path) -> None:
+    config = tiny_training.read_config(training_folder, {**TRAINING, "recipe.steps": 40, "validation.every": 3})
+    train_on_ray(config, tmp_path / "straight", NO_CALLBACKS, workers=2, device="cpu")
+    messages: list[str] = []
+    killed: list[int] = []
+
+    def kill_worker(metrics: StepMetrics) -> None:
+        if metrics.step >= 7 and not killed:
+            own = {each.pid for each in psutil.Process().children(recursive=True)}
+            family = [each for each in psutil.process_iter(["cmdline", "create_time"]) if each.pid in own]
+            workers = [each for each in family if "RayTrainWorker" in str(each.info["cmdline"])]
+            process = max(workers, key=lambda each: float(each.info["create_time"]))
+            killed.append(process.pid)
+            process.kill()
+
+    callbacks = Callbacks(on_message=messages.append, on_metrics=kill_worker, on_progress=lambda what, done, total: None)
+    result = train_on_ray(config, tmp_path / "killed", callbacks, workers=2, device="cpu")
+    assert (result.steps, len(killed)) == (40, 1)
+    assert [line for line in messages if "restarting" in line and "(1 of 3)" in line]
+    for name in ("model.safetensors", "log.csv"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name

@@ -239,3 +239,26 @@ def test_tables_and_tars_in_buckets(s3_client: BaseClient, tmp_path: Path) -> No
     assert [entry.data for entry in reads] == [b"A", b"111", b"222", b"P", b"Q"]
     assert reads[0].version == get_etag(s3_client, "set/img/a.jpg")
     assert all(entry.version for entry in found[1:])
+
+
+def test_a_training_is_copied_to_a_bucket_and_fetched(s3_client: BaseClient, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from stair_es.training.checkpointing import STATE_FILE, RunCopies
+
+    (tmp_path / "out" / "tensorboard").mkdir(parents=True)
+    messages: list[str] = []
+    copies = RunCopies("s3://photos/runs/first", tmp_path / "out", messages.append)
+    for name in ("log.csv", "tensorboard/events", "state-2.pt", STATE_FILE):
+        (tmp_path / "out" / name).write_text(name)
+    copies.start()
+    (tmp_path / "out" / "log.csv").write_text("longer by now")
+    (tmp_path / "out" / "state-2.pt").unlink()
+    assert (copies.finish(), messages) == ("", [])
+    keys = [item["Key"] for item in s3_client.list_objects_v2(Bucket="photos")["Contents"]]
+    assert sorted(keys) == [f"runs/first/{name}" for name in ("log.csv", STATE_FILE, "tensorboard/events")]
+    assert RunCopies("s3://photos/runs/first", tmp_path / "new", messages.append).fetch_into_empty()
+    assert (tmp_path / "new" / "log.csv").read_text() == "longer by now"
+    assert (tmp_path / "new" / "tensorboard" / "events").is_file()
+    lost = RunCopies("s3://no-such-bucket/run", tmp_path / "out", messages.append)
+    assert "s3://no-such-bucket/run" in lost.finish()
+    assert len(messages) == 1

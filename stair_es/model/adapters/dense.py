@@ -23,6 +23,7 @@ from stair_es.model.checkpoint import (
     Checkpoint,
     build_checkpoint_card,
     build_dense_only_error,
+    check_token_ids,
     check_torch_spec,
     read_license,
 )
@@ -265,7 +266,11 @@ class DenseEncoder(Encoder):
         if not any((self._folder / name).is_file() for name in _TOKENIZERS):  # transformers would create an empty one
             raise CheckpointError(f"{self._folder} has no tokenizer: none of {', '.join(_TOKENIZERS)}", _REFETCH_HINT)
         tokenizer_class: Any = AutoTokenizer
-        return _load_part("tokenizer", lambda: tokenizer_class.from_pretrained(self._folder, local_files_only=True), self._folder)
+        tokenizer = _load_part(
+            "tokenizer", lambda: tokenizer_class.from_pretrained(self._folder, local_files_only=True), self._folder
+        )
+        check_token_ids(tokenizer.get_vocab(), self._model.config.text_config.vocab_size, str(self._folder))
+        return tokenizer
 
 
 def _get_pooled_output(output: Any) -> Tensor:  # noqa: ANN401  a tensor up to transformers 4, an output object since 5

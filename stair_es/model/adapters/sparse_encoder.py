@@ -27,6 +27,7 @@ from stair_es.model.checkpoint import (
     MODULES_JSON,
     Checkpoint,
     build_checkpoint_card,
+    check_token_ids,
     check_torch_spec,
     names_stair_module,
     read_checkpoint_config,
@@ -283,4 +284,24 @@ class SentenceTransformersEncoder(Encoder):
             raise CheckpointError(
                 f"the SparseEncoder in {self._folder} can't be loaded: {reason}", "Fetch the checkpoint again."
             ) from error
+        self._check_tokenizer(model)
         return self._device.place_network(model)
+
+    def _check_tokenizer(self, model: Any) -> None:  # noqa: ANN401
+        """Check that the largest table of token embeddings has a row for every token. Networks of images have none."""
+        from torch import nn
+        from transformers import PreTrainedModel
+
+        networks = [each for each in model.modules() if isinstance(each, PreTrainedModel)]
+        tables = [table for each in networks if isinstance(table := _get_embeddings(each), nn.Embedding)]
+        processor = model.tokenizer
+        tokenizer = getattr(processor, "tokenizer", processor)
+        if tables and hasattr(tokenizer, "get_vocab"):
+            check_token_ids(tokenizer.get_vocab(), max(table.num_embeddings for table in tables), str(self._folder))
+
+
+def _get_embeddings(network: Any) -> Any:  # noqa: ANN401
+    try:
+        return network.get_input_embeddings()
+    except NotImplementedError:  # of images
+        return None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from stair_es.config.defaults import DataDir
 from stair_es.errors import CheckpointError
+from stair_es.model.checkpoint import check_token_ids
 from stair_es.model.stair import heads
 from stair_es.model.stair.backbones import (
     DenseBackbone,
@@ -88,6 +89,9 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
         dense = config.dense_dim if "dense" in config.heads else 0
         self.image = _ImageTower(config.image, features, dense, pretrained=pretrained)
         self.text = _TextTower(config.text, features, dense, pretrained=pretrained, home=home)
+        if not config.has_dense_backbones:
+            rows, name = len(self.text.backbone.word_embeddings_VD), config.text.backbone.name
+            check_token_ids(tokens.tokenizer.get_vocab(), rows, f"the text backbone {name!r}" if name else "the text backbone")
         self.log_scale = nn.Parameter(torch.tensor(INITIAL_SCALE).log())
         self.max_scale = MAX_SCALE
         self.register_buffer("feature_ids_F", torch.from_numpy(tokens.feature_ids_F), persistent=False)

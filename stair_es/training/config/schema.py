@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, get_args
 
 from msgspec import Meta
@@ -14,7 +15,9 @@ from stair_es.model.stair.configuration import INITIAL_BIAS, HeadName, ImageTowe
 from stair_es.training.data.transforms import get_augmentation
 from stair_es.types import TrainingPrecision
 
-LossName: TypeAlias = Literal["contrastive", "ground_image", "ground_text", "flops_image", "flops_text", "distil"]
+LossName: TypeAlias = Literal[
+    "contrastive", "joint", "distil", "ground_image", "ground_text", "gate_image", "flops_image", "flops_text"
+]
 ModelPart: TypeAlias = Literal["image.backbone", "image.head", "text.backbone", "text.head"]
 DecayName: TypeAlias = Literal["cosine", "linear", "constant"]
 LOSSES: tuple[LossName, ...] = get_args(LossName)
@@ -31,14 +34,63 @@ Seed: TypeAlias = Annotated[int, Meta(ge=0, lt=2**32)]
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """A caption set."""
+    """A caption set, or for training one in shards."""
 
-    captions: str
+    captions: str | None = None
     """File in any format that `stair-es evaluate` reads; relative to the configuration file."""
+    shards: str | tuple[str, ...] | None = None
+    """Webdataset tars that are read as streams: paths or URLs, with braces, globs, or folders."""
+    weight: Annotated[float, Meta(gt=0, le=sys.float_info.max)] | None = None
+    """Share of the samples that come from these shards, relative to the other sets; None for the number of shards."""
     images: str | None = None
     """Folder of the images; None for the folder of the file."""
     split: str | None = None
     """Split, for Karpathy's format."""
+
+    def __post_init__(self) -> None:
+        """Check the values together.
+
+        Raises:
+            ConfigError: If there isn't exactly one of `captions` and `shards`, or a key belongs to the other.
+        """
+        if (self.captions is None) == (not self.shards):
+            raise ConfigError(
+                "a set needs either captions or shards", 'Write captions = "train.jsonl", or shards = "{000..099}.tar".'
+            )
+        name = "weight" if self.shards is None else "images" if self.images else "split"
+        if (self.weight if self.shards is None else self.images or self.split) is not None:
+            raise ConfigError(f"{name} is for {'shards' if self.shards is None else 'captions'}", f"Leave out {name}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationSetConfig:
+    """A caption set, or a folder of class folders for zero-shot classification."""
+
+    captions: str | None = None
+    images: str | None = None
+    split: str | None = None
+    classes: str | None = None
+    """Folder in the layout `FOLDER/CLASS/IMAGE`."""
+    class_names: str | None = None
+    """File with the names of the classes, as `stair-es evaluate zero-shot --classes` reads; None for those of the folders."""
+
+    def __post_init__(self) -> None:
+        """Check that it is either of the two.
+
+        Raises:
+            UsageError: If it is both or neither, or has a key of the other.
+        """
+        others = (self.class_names,) if self.captions else (self.images, self.split)
+        if bool(self.captions) == bool(self.classes) or any(others):
+            raise ConfigError(
+                "a validation set has either captions (with images, split) or classes (with class_names)",
+                'Write captions = "val.jsonl", or classes = "imagenet/val".',
+            )
+
+    @property
+    def name(self) -> str:
+        """Name of the set, from its file or folder."""
+        return Path(self.captions or self.classes or "").stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +98,7 @@ class DataConfig:
     """Training, validation and held-out data."""
 
     train: Annotated[tuple[DatasetConfig, ...], Meta(min_length=1)]
-    validation: tuple[DatasetConfig, ...] = ()
+    validation: tuple[ValidationSetConfig, ...] = ()
     held_out: tuple[DatasetConfig, ...] = ()
     """Sets whose images must not be in the training data: identical and near-duplicate images are removed from it."""
     validation_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
@@ -62,6 +114,15 @@ class DataConfig:
     views: PositiveCount = 4
     noise: Amount = 0.0
     """Largest length of the noise that is added to the vectors of a dense model, whose own is 1; its teaching has it, too."""
+    captions_from: Annotated[str, Meta(pattern="^https?://")] | None = None
+    """Base URL of an endpoint in OpenAI's form that captions the images without captions; None leaves these out."""
+    captions_model: str = ""
+    """Model of that endpoint; empty for the first that it lists."""
+    captions_prompt: str = "Describe this image in one sentence."
+    readers: PositiveCount = 4
+    """Processes of each worker that read shards."""
+    shuffle: PositiveCount = 2000
+    """Samples of shards that each worker has in memory, to shuffle them."""
 
     def __post_init__(self) -> None:
         """Check the values together.
@@ -69,12 +130,43 @@ class DataConfig:
         Raises:
             UsageError: If there are two ways to choose the validation set, or the augmentation is unknown.
         """
+        if any(each.shards for each in self.held_out):
+            raise ConfigError("only training sets can be shards", "Give held-out sets as captions.")
+        if self.has_shards:
+            self._check_shards()
         if self.validation_share and self.validation:
             raise ConfigError(
                 f"data.validation_share can't be {self.validation_share} with [[data.validation]]",
                 "Leave it out if there are validation sets.",
             )
         get_augmentation(self.augment)
+
+    @property
+    def has_shards(self) -> bool:
+        """Whether training reads shards as streams."""
+        return any(each.shards for each in self.train)
+
+    def _check_shards(self) -> None:
+        """Check what needs a list of all pairs.
+
+        Raises:
+            ConfigError: If a setting needs one.
+        """
+        if not all(each.shards for each in self.train):
+            raise ConfigError(
+                "the training sets are both shards and captions", "Give all of them as shards, or all tars as captions."
+            )
+        needed = {
+            "cache": self.cache,
+            "validation_share": self.validation_share,
+            "held_out": self.held_out,
+            "captions_from": self.captions_from,
+        }
+        if name := next((name for name, value in needed.items() if value), None):
+            raise ConfigError(
+                f"data.{name} needs a list of all pairs, but shards are read as streams",
+                f"Leave out {name}, or give the tars as captions: all of their pairs are then listed in memory.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +219,53 @@ class ValidationConfig:
     every: PositiveCount = 200
     """Steps between validations and saved states."""
     patience: Count = 0
-    """Validations without improvement after which training stops; 0 to never stop early."""
+    """Validations without improvement after which training stops; 0 to never stop early. Needs 100 images, as `best` does."""
     keep: Literal["best", "last"] = "best"
     """Parameters that the checkpoint gets; `best` is by recall at 1, mean of both directions, on the validation sets."""
+    keep_states: PositiveCount = 1
+    """Number of saved states that are kept: those of the last validations, from which training can resume."""
     log_every: PositiveCount = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Where metrics go in addition to `log.csv` and `speed.csv`; no result depends on it."""
+
+    to: tuple[str, ...] | None = None
+    """Metric loggers; None for TensorBoard if it is installed."""
+    project: str = "stair-es"
+    """Project in Weights & Biases, experiment in MLflow."""
+    run: str | None = None
+    """Name of the run there; None for that of the model."""
+    copy_to: str | None = None
+    """URL of a folder (S3, GCS, Azure, `file://`) that states, logs and the checkpoint are copied to after each saved state."""
+
+    def __post_init__(self) -> None:
+        """Check the URL.
+
+        Raises:
+            UsageError: If it has no scheme.
+        """
+        if self.copy_to is not None and "://" not in self.copy_to:
+            raise ConfigError(
+                f"log.copy_to must be a URL, got {self.copy_to!r}", "For example s3://bucket/run or file:///mnt/run."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """What the model card says about the model in addition to the training; no result depends on it."""
+
+    license: Annotated[str, Meta(pattern=r"^[\w.+-]*$")] = ""
+    """Identifier of a license, as model hubs know it: `apache-2.0`, `cc-by-4.0`, `other`. Empty if unstated."""
+    language: tuple[str, ...] = ()
+    """Languages of the texts: `en`."""
+    datasets: tuple[str, ...] = ()
+    """Hub ids of the data sets."""
+    base_model: tuple[str, ...] = ()
+    """Hub ids of the models that this one is made of; empty for those of the backbones."""
+    data: str = ""
+    """Description of the training data in one paragraph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +277,8 @@ class ModelConfig:
     heads: tuple[HeadName, ...] = ("tokens",)
     dense_dim: int = 256
     similarity: Similarity = "cosine"
+    scored_by: HeadName = "dense"
+    """Head that gives the score of a model with both."""
     vocabulary: str = "all"
     """Tokens of the model: `all` tokens, those that occur in the training `captions`, or the whole words of a `.json` file."""
     start: str | None = None
@@ -200,8 +337,8 @@ class RecipeConfig:
     """Total of all stages."""
     frozen_backbones: bool = False
     """Whether only heads and temperature are trained."""
-    flops: Amount | None = None
-    """Weight of the FLOPs regularizer instead of the recipe's, where it has one."""
+    losses: Mapping[LossName, Amount] = field(default_factory=dict)
+    """Weights instead of the recipe's, in the stages that have these losses."""
 
 
 @dataclass(frozen=True, kw_only=True)

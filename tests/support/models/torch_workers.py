@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +14,12 @@ from torch import distributed
 
 from stair_es.model.stair.modeling import StairModel, TextBatch
 from stair_es.training.config.schema import LossName, OptimizerConfig, TrainingStage
+from stair_es.training.data.collate import OnlineTexts
 from stair_es.training.data.sampler import split_batch
 from stair_es.training.optimizers import build_param_groups
 from stair_es.training.step import DeviceBatch, GradCacheStep, set_train_mode
-from stair_es.training.workers import DistributedWorkers, WorkerGroup
+from stair_es.training.validation import CaptionValidation, ClassValidation, ValidationSet
+from stair_es.training.workers import DistributedWorkers, SingleProcess, WorkerGroup
 from support import warm_commands  # noqa: F401  what its fork server imports
 from support.models import tiny_stair, tiny_training
 
@@ -51,6 +54,11 @@ CASES = {
     "repeats": Case(repeats=True),
     "repeats, chunks": Case({"similarity": "dot"}, SCORED, chunk=2, repeats=True),
     "contrastive": Case(losses={"contrastive": 1.0}),
+    "joint, gated": Case(
+        {"heads": ("tokens", "dense"), "dense_dim": 6, "scored_by": "tokens"},
+        {"contrastive": 0.5, "joint": 0.5, "distil": 0.2, "gate_image": 0.1},
+        repeats=True,
+    ),
     "no scores": Case(losses={"ground_image": 1.0, "flops_text": 0.1}),
 }
 
@@ -112,6 +120,29 @@ def run_steps(model: StairModel, workers: WorkerGroup, chunk: int) -> dict[str, 
     return {name: each.detach().clone() for name, each in model.named_parameters()}
 
 
+@dataclass(frozen=True)
+class DrawnImages:
+    """Random images: the same for a number."""
+
+    def load_batch(self, items: Sequence[int], views: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
+        """Return the images; every 50th is unreadable."""
+        rows = [torch.randint(0, 256, (32, 32, 3), generator=torch.Generator().manual_seed(item)) for item in items]
+        return torch.stack(rows).to(torch.uint8), [position for position, item in enumerate(items) if item % 50 == 49]
+
+
+def validate(workers: WorkerGroup) -> list[dict[str, float]]:
+    """Return the metrics of 150 images with captions, and of them with classes, by the batches of the workers."""
+    model, count = build_model(), 150
+    loaders: dict[str, Any] = {"images": DrawnImages(), "texts": OnlineTexts(model.tokens)}
+    captions = tuple(f"{TEXTS[item % len(TEXTS)]} {TEXTS[item // len(TEXTS) % len(TEXTS)]}" for item in range(count))
+    labels = tuple(item % len(TEXTS) for item in range(count))
+    sets: list[ValidationSet] = [
+        CaptionValidation(name="captions", captions=captions, **loaders),
+        ClassValidation(name="classes", labels=labels, class_texts=[[text, f"a {text}"] for text in TEXTS], **loaders),
+    ]
+    return [dataset.compute_metrics(model, nullcontext(), workers) for dataset in sets]
+
+
 def run_worker(rank: int, folder: str, count: int) -> None:
     """Run one of several processes: write its gradients, parameters and collective results, and exit.
 
@@ -124,6 +155,8 @@ def run_worker(rank: int, folder: str, count: int) -> None:
     torch.save({name: compute_case(case, workers) for name, case in CASES.items()}, f"{folder}/{rank}-cases.pt")
     torch.save(run_steps(build_model(), workers, chunk=2), f"{folder}/{rank}.pt")
     torch.save(run_collectives(workers), f"{folder}/{rank}-collectives.pt")
+    if count == 2:
+        assert validate(workers) == validate(SingleProcess())
     if Path(folder, "set").is_dir():
         assert tiny_training.run_training(Path(folder, "set"), Path(folder, "out"), workers=workers).steps == 6
     distributed.barrier()

@@ -85,15 +85,50 @@ def test_gradients_match_plain_back_propagation(heads: tuple[str, ...], similari
     for student, target in ((scores_BB, teacher_BB), (scores_BB.T, teacher_BB.T)):
         total = total + 0.15 * cross_entropy(student, target.softmax(dim=1))
     if "tokens" in heads:
-        own_BF = torch.zeros(12, len(model.tokens.tokens))
-        for own_F, caption in zip(own_BF, TEXTS, strict=True):
-            for token in list_tokens(caption):
-                if token in model.tokens.tokens and token != "the":
-                    own_F[model.tokens.tokens.index(token)] = 1
+        own_BF = mark_own_tokens(model)
         assert image.weights_BF is not None
         assert text.weights_BF is not None
         total = total + 0.01 * image.weights_BF.mean(dim=0).square().sum() + 0.02 * text.weights_BF.mean(dim=0).square().sum()
         total = total + 0.5 * ground(image.logits_BF, own_BF) + 0.25 * ground(text.logits_BF, own_BF)
+    total.backward()
+    expected = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert_same_gradients(result, expected)
+
+
+def mark_own_tokens(model: StairModel) -> torch.Tensor:
+    """Return which tokens each text of the batch has, without stop words."""
+    own_BF = torch.zeros(12, len(model.tokens.tokens))
+    for own_F, caption in zip(own_BF, TEXTS, strict=True):
+        for token in list_tokens(caption):
+            if token in model.tokens.tokens and token != "the":
+                own_F[model.tokens.tokens.index(token)] = 1
+    return own_BF
+
+
+def test_joint_and_gated_gradients_match_plain_back_propagation() -> None:
+    model = build_model(heads=("tokens", "dense"), dense_dim=6, scored_by="tokens")
+    result = compute_gradients(
+        model, TrainingStage(name="s", steps=1, losses={"contrastive": 0.5, "joint": 0.5, "gate_image": 0.1})
+    )
+    model.zero_grad()
+    batch = build_batch(model)
+    image, text = model.encode_images(batch.images), model.encode_texts(batch.texts)
+    assert image.weights_BF is not None
+    assert text.weights_BF is not None
+    assert image.logits_BF is not None
+    assert image.dense_BE is not None
+    assert text.dense_BE is not None
+    sparse_BB = model.scale * normalize(image.weights_BF) @ normalize(text.weights_BF).T
+    dense_BB = model.scale * image.dense_BE @ text.dense_BE.T
+    both_BB = (sparse_BB + dense_BB) / 2
+    total = 0.5 * contrast(sparse_BB) + 0.5 * (contrast(dense_BB) + contrast(both_BB))
+    for student in (sparse_BB, dense_BB):
+        for rows, target in ((student, both_BB.detach()), (student.T, both_BB.detach().T)):
+            total = total + 0.25 * cross_entropy(rows, target.softmax(dim=1))
+    image_BF, text_BF = image.weights_BF.detach(), text.weights_BF.detach()
+    targets_BF = (image_BF + image_BF.mean(dim=1, keepdim=True)) * text_BF * mark_own_tokens(model)
+    targets_BF /= targets_BF.sum(dim=1, keepdim=True)
+    total = total - 0.1 * (targets_BF * image.logits_BF.sigmoid().log()).sum(dim=1).mean()
     total.backward()
     expected = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert_same_gradients(result, expected)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,25 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from support.commands import CommandRunner
 from support.errors import expect_error
 from support.models import tiny_dense, tiny_training
 from support.models.tiny_training import read_config, run_training
+from tokenizers import Tokenizer
 
 from stair_es.eval.metrics import compute_ranks, summarize_ranks
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
+from stair_es.model.checkpoint import read_license
 from stair_es.model.stair import checkpoint
 from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.sources.io.local_file import FileLocator
+from stair_es.training import validation
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
 from stair_es.training.config.train_config import list_recipes, read_train_config
+from stair_es.training.data.dataset import TrainingPair, TrainingSet
 from stair_es.training.data_module import split_rows
 from stair_es.training.train import prepare_output_folder
 
@@ -54,10 +63,13 @@ def list_different(weights: dict[str, torch.Tensor], others: dict[str, torch.Ten
     return {name for name in weights if not torch.equal(weights[name], others[name])}
 
 
-def test_a_training_writes_a_checkpoint_that_finds_its_images(training_folder: Path, tmp_path: Path) -> None:
+def test_a_training_writes_a_checkpoint_that_finds_its_images(
+    training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     metrics: list[StepMetrics] = []
     callbacks = Callbacks(on_message=lambda line: None, on_metrics=metrics.append, on_progress=lambda what, done, total: None)
     out = tmp_path / "out"
+    monkeypatch.setattr(validation, "MIN_IMAGES_TO_CHOOSE", 9)
     changes = {"recipe.steps": 60, "validation.every": 30, "data.tag_share": 0.25, **HIGH_RATES}
     result = run_training(training_folder, out, changes, callbacks=callbacks)
     assert (result.steps, result.pairs, result.problems, result.stopped_early) == (60, tiny_training.PAIRS, [], False)
@@ -100,8 +112,34 @@ def test_training_recalls_match_an_evaluation(training_folder: Path, tmp_path: P
         expected = {f"{direction}@{cut}": value for cut, value in summarize_ranks(ranks).hit.items()}
         assert {name: value for name, value in metrics.items() if name.startswith(direction)} == pytest.approx(expected, rel=1e-5)
     assert metrics["tokens"] == pytest.approx(np.mean([len(image) for image in images]), abs=0.2)  # weights that round to 0
+    assert metrics["text_tokens"] == pytest.approx(np.mean([len(text) for text in texts]), abs=0.2)
     own = [any(word in image for word in caption.split()) for image, caption in zip(images, captions, strict=True)]
     assert metrics["own@20"] == pytest.approx(np.mean(own), abs=0.11)
+
+
+def test_zero_shot_accuracies_match_an_evaluation(training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for noun in tiny_training.NOUNS:
+        (training_folder / "shapes" / noun).mkdir(parents=True)
+        for path in training_folder.glob(f"*-{noun}.png"):
+            shutil.copy(path, training_folder / "shapes" / noun)
+    out, changes = tmp_path / "out", {"recipe.steps": 40, "validation.every": 20, **HIGH_RATES}
+    result = run_training(
+        training_folder, out, {**changes, "data.validation": [{"captions": "val.jsonl"}, {"classes": "shapes"}]}
+    )
+    [_, top1], [_, top5] = read_metric(out, "top1"), read_metric(out, "top5")
+    report = CommandRunner({}, "evaluate", "zero-shot").read_json(training_folder / "shapes", "--model", out)
+    [row] = report["rows"]
+    assert [top1, top5] == pytest.approx([row["top1"], row["top5"]], abs=1e-5)
+    assert row["images"] == tiny_training.PAIRS
+    recalls = read_metric(out, "t2i@1")[-1], read_metric(out, "i2t@1")[-1]
+    assert result.best == pytest.approx(sum(recalls) / 2, abs=1e-5)  # not of the classes
+    card = ModelCard.load(out / "README.md").data.eval_results or ()
+    assert {"zero-shot-image-classification", "retrieval"} == {each.task_type for each in card}
+    monkeypatch.setattr(validation, "MIN_IMAGES_TO_CHOOSE", tiny_training.PAIRS)
+    alone = run_training(training_folder, tmp_path / "alone", {**changes, "data.validation": [{"classes": "shapes"}]})
+    assert alone.best == max(read_metric(tmp_path / "alone", "top1"))
+    cached = {"data.cache": True, "recipe.frozen_backbones": True, "recipe.steps": 2, "data.validation": [{"classes": "shapes"}]}
+    assert 0 <= run_training(training_folder, tmp_path / "cached", cached).best <= 1
 
 
 def test_the_seed_decides_the_model(training_folder: Path, tmp_path: Path) -> None:
@@ -115,7 +153,7 @@ def test_the_seed_decides_the_model(training_folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", sorted(list_recipes()))
 def test_each_recipe_runs(training_folder: Path, tmp_path: Path, name: str) -> None:
-    heads = {"dense": ["dense"], "dense-grounded": ["tokens", "dense"]}.get(name, ["tokens"])
+    heads = {"dense": ["dense"], "dense-grounded": ["tokens", "dense"], "joint": ["tokens", "dense"]}.get(name, ["tokens"])
     changes = {"recipe.name": name, "recipe.steps": 4, "model.heads": heads, "validation.keep": "last"}
     if name == "stair-paper":  # tied embeddings are as wide as the text network
         changes |= {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
@@ -293,7 +331,8 @@ def test_only_unreadable_images_are_an_error(training_folder: Path, tmp_path: Pa
         run_training(training_folder, tmp_path / "out")
 
 
-def test_early_stopping_keeps_the_best(training_folder: Path, tmp_path: Path) -> None:
+def test_early_stopping_keeps_the_best(training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "MIN_IMAGES_TO_CHOOSE", 9)
     changes = {**ZERO_RATES, "recipe.steps": 50, "validation.patience": 2}
     result = run_training(training_folder, tmp_path / "out", changes)
     assert result.stopped_early
@@ -302,8 +341,20 @@ def test_early_stopping_keeps_the_best(training_folder: Path, tmp_path: Path) ->
     assert (resumed.steps, resumed.stopped_early) == (6, True)
 
 
+def test_few_images_choose_neither_checkpoint_nor_end(training_folder: Path, tmp_path: Path) -> None:
+    messages: list[str] = []
+    callbacks = replace(NO_CALLBACKS, on_message=messages.append)
+    changes = {"optim.lr": 0.02, "validation.every": 1, "recipe.steps": 8}
+    chosen = run_training(training_folder, tmp_path / "out", {**changes, "validation.patience": 1}, callbacks=callbacks)
+    assert (chosen.steps, chosen.best_step, chosen.stopped_early) == (8, 8, False)
+    assert [line for line in messages if "9 images" in line and "100" in line]
+    run_training(training_folder, tmp_path / "last", {**changes, "validation.keep": "last"}, callbacks=NO_CALLBACKS)
+    assert not list_different(read_weights(tmp_path / "out"), read_weights(tmp_path / "last"))
+
+
 def test_held_out_images_leave_the_training_set(training_folder: Path, tmp_path: Path) -> None:
     result = run_training(training_folder, tmp_path / "out", {"data.held_out": [{"captions": "val.jsonl"}]})
+    assert result.pairs is not None
     assert 0 < result.pairs <= tiny_training.PAIRS - 9  # some of the others look like one of them
     with expect_error("dataset-error"):
         run_training(training_folder, tmp_path / "none", {"data.held_out": [{"captions": "train.jsonl"}]})
@@ -327,6 +378,30 @@ def test_average_is_saved(training_folder: Path, tmp_path: Path) -> None:
     for name in begin:
         if name != checkpoint.FEATURE_IDS_TENSOR:
             torch.testing.assert_close(mean[name], 0.75 * begin[name] + 0.25 * plain[name], atol=1e-6, rtol=1e-5)
+
+
+def test_the_model_card_is_one_of_the_hub(training_folder: Path, tmp_path: Path) -> None:
+    card = {
+        "license": "cc-by-4.0",
+        "language": ["en"],
+        "datasets": ["org/set"],
+        "base_model": ["org/base"],
+        "data": "Drawings: 18.",
+    }
+    run_training(training_folder, tmp_path / "out", {f"card.{name}": value for name, value in card.items()})
+    loaded = ModelCard.load(tmp_path / "out" / "README.md")
+    data = loaded.data.to_dict()
+    assert {name: data[name] for name in card if name != "data"} == {name: card[name] for name in card if name != "data"}
+    assert card["data"] in loaded.content
+    assert read_license(tmp_path / "out") == ("weights: cc-by-4.0, as their model card says",)
+    results = {result.metric_name: result for result in loaded.data.eval_results or ()}
+    assert {"t2i@1", "t2i@5", "i2t@1", "i2t@10"} <= results.keys()
+    assert (loaded.data.model_name, results["t2i@1"].task_type, results["t2i@1"].dataset_name) == ("tiny", "retrieval", "val")
+    assert results["t2i@1"].metric_value == pytest.approx(read_metric(tmp_path / "out", "t2i@1")[-1], abs=1e-5)
+    run_training(training_folder, tmp_path / "plain", {"data.validation": []})
+    plain = ModelCard.load(tmp_path / "plain" / "README.md")
+    assert [name for name in ("license", "model-index", "base_model") if name in plain.data.to_dict()] == []
+    assert "License: not stated" in plain.content
 
 
 def test_infinite_loss_ends_the_training(training_folder: Path, tmp_path: Path) -> None:
@@ -356,6 +431,16 @@ def test_other_configurations_and_folders_are_rejected(training_folder: Path, tm
     assert str(out / "state.pt") in caught.value.message
 
 
+def test_a_tokenizer_larger_than_its_embeddings_is_rejected(training_folder: Path, tmp_path: Path) -> None:
+    path = training_folder / "text" / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save(str(path))
+    with expect_error("checkpoint-error") as caught:
+        run_training(training_folder, tmp_path / "out")
+    assert [fact for fact in ("'zebra'", str(training_folder / "text")) if fact not in caught.value.message] == []
+
+
 def test_a_batch_larger_than_the_set_is_rejected(training_folder: Path, tmp_path: Path) -> None:
     with expect_error("config-error") as caught:
         run_training(training_folder, tmp_path / "out", {"batch.size": 64})
@@ -368,12 +453,13 @@ def test_a_share_of_the_images_is_held_out_by_name(training_folder: Path, tmp_pa
     assert result.pairs == tiny_training.PAIRS - 4
     assert 0 <= result.best <= 1
     names = [f"{number}.png" for number in range(40)]
-    train, held_out = split_rows(names, 0.1)
-    assert (len(held_out), sorted(train + held_out)) == (4, list(range(40)))
-    _, held_out_reversed = split_rows(names[::-1], 0.1)
-    assert {names[row] for row in held_out} == {names[::-1][row] for row in held_out_reversed}
+    pairs = TrainingSet.from_pairs(TrainingPair(name, FileLocator(f"file:///{name}"), ("caption",)) for name in names)
+    train, held_out = split_rows(pairs, 0.1)
+    assert (len(held_out), sorted([*train, *held_out])) == (4, list(range(40)))
+    _, held_out_reversed = split_rows(pairs.select_pairs(range(40)[::-1]), 0.1)
+    assert set(held_out) == {39 - row for row in held_out_reversed}
     with expect_error("dataset-error") as caught:
-        split_rows(names[:4], 0.1)
+        split_rows(pairs.select_pairs(range(4)), 0.1)
     assert "10%" in caught.value.message
 
 

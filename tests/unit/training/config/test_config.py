@@ -45,6 +45,7 @@ def test_the_docs_name_every_key() -> None:
         assert f"`{name}`" in text or f"[data.{name}]]`" in text or f"**`[model.{name}]`**" in text, name
 
 
+BOTH_HEADS = {"model.heads": ["tokens", "dense"], "model.scored_by": "tokens"}
 STAGE: dict[str, Any] = {"name": "s", "steps": 1}
 INVALID: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"optim.lrr": 1.0}, ("tiny.toml.optim:", "'lrr'"), "'lr'"),
@@ -72,7 +73,15 @@ INVALID: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"data.augment": "wild"}, ("tiny.toml:", "'wild'"), "strong"),
     ({"data.tag_share": 2}, ("tiny.toml.data.tag_share", "<= 1.0"), "0"),
     ({"data.train": []}, ("tiny.toml.data.train", ">= 1", "[]"), "[[data.train]]"),
-    ({"data.train": [{"images": "x"}]}, ("tiny.toml.data.train[0]", "'captions'"), "captions = ..."),
+    ({"data.train": [{"images": "x"}]}, ("tiny.toml", "captions or shards"), "train.jsonl"),
+    ({"data.train": [{"captions": "x", "shards": "y.tar"}]}, ("tiny.toml", "captions or shards"), "train.jsonl"),
+    ({"data.train": [{"captions": "x", "weight": 2.0}]}, ("tiny.toml", "weight", "shards"), "weight"),
+    ({"data.train": [{"shards": "x.tar", "weight": 0}]}, ("tiny.toml.data.train[0].weight", "> 0.0"), ""),
+    ({"data.train": [{"shards": "x.tar", "split": "val"}]}, ("tiny.toml", "split", "captions"), "split"),
+    ({"data.train": [{"shards": "x.tar"}, {"captions": "x"}]}, ("tiny.toml", "both"), "captions"),
+    ({"data.held_out": [{"shards": "x.tar"}]}, ("tiny.toml", "only training sets"), "captions"),
+    ({"data.train": [{"shards": "x.tar"}], "data.held_out": [{"captions": "x"}]}, ("data.held_out", "streams"), "captions"),
+    ({"data.train": [{"shards": "x.tar"}], "model.vocabulary": "captions"}, ("model.vocabulary", "streams"), "all"),
     ({"data.train": "x"}, ("tiny.toml.data.train", "'x'"), "[[data.train]]"),
     ({"model.image": 3, "recipe.name": "stair-paper"}, ("tiny.toml.model.image", "3"), "[model.image]"),
     ({"model.image.mean": [0.5]}, ("tiny.toml.model.image.mean", "length 3", "[0.5]"), "docs/training.md"),
@@ -90,12 +99,20 @@ INVALID: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"recipe": {}, "stages": [{**STAGE, "losses": {"contrastive": 0}}]}, ("tiny.toml:", "'s'"), "contrastive"),
     ({"recipe": {}, "stages": [{**STAGE, "losses": {"distil": 1}}]}, ("tiny.toml:", "distil"), "model.teacher"),
     ({"recipe": {}, "stages": [{**STAGE, "train": ["head"]}]}, ("tiny.toml.stages[0].train[0]", "'head'"), "image.head"),
+    ({"recipe": {}, "stages": [{**STAGE, "losses": {"joint": 1}}]}, ("tiny.toml:", "joint"), "dense"),
+    (
+        {"recipe": {}, "stages": [{**STAGE, "losses": {"gate_image": 1}}], "model.heads": ["tokens", "dense"]},
+        ("tiny.toml:", "gate_image"),
+        "scored_by",
+    ),
     ({"data.cache": True}, ("tiny.toml:", "data.cache", "'grounded'"), "frozen_backbones"),
     ({"data.validation": [], "validation.patience": 1}, ("tiny.toml:", "validation.patience"), "[[data.validation]]"),
+    ({"data.validation": [{"classes": "a", "captions": "b.jsonl"}]}, ("tiny.toml", "captions", "classes"), "classes ="),
+    ({"data.validation": [{"captions": "b.jsonl", "class_names": "c"}]}, ("tiny.toml", "captions", "classes"), "classes ="),
     ({"data.validation_share": 0.25}, ("tiny.toml:", "data.validation_share", "0.25"), ""),
     ({"seed": -1}, ("tiny.toml.seed", ">= 0"), "docs/training.md"),
     ({"seed.x": 1}, ("seed.x",), "optim.lr"),
-    ({"color": 1}, ("tiny.toml:", "'color'"), "batch, data, model"),
+    ({"color": 1}, ("tiny.toml:", "'color'"), "batch, card, data, log, model"),
 ]
 
 
@@ -120,9 +137,16 @@ def test_invalid_toml_and_missing_files_are_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(list_recipes()))
 def test_recipes_share_their_steps(training_folder: Path, name: str) -> None:
     for steps in (1, 2, 10, 1001):
-        changes = {"recipe.name": name, "recipe.steps": steps, "model.heads": ["tokens", "dense"], "model.teacher": "clip"}
+        changes = {"recipe.name": name, "recipe.steps": steps, **BOTH_HEADS, "model.teacher": "clip"}
         stages = tiny_training.read_config(training_folder, changes).stages
         assert sum(stage.steps for stage in stages) == max(steps, len(stages))
+
+
+def test_losses_of_a_recipe_can_be_changed_where_it_has_them(training_folder: Path) -> None:
+    changes = {"recipe.name": "stair", "recipe.losses": {"flops_text": 0.5, "ground_text": 2.0}}
+    stages = tiny_training.read_config(training_folder, changes).stages
+    assert [stage.losses.get("flops_text") for stage in stages] == [None, 0.5, 0.5]
+    assert not any("ground_text" in stage.losses for stage in stages)
 
 
 def test_recipes_can_freeze_backbones(training_folder: Path) -> None:
@@ -155,8 +179,8 @@ def test_the_file_overrides_the_recipe(training_folder: Path) -> None:
 
 def test_other_recipes_keep_the_model(training_folder: Path) -> None:
     stages = {"recipe": {}, "stages": [STAGE]}
-    for name in set(list_recipes()) - {"stair-paper"}:
-        changes = {"model.heads": ["tokens", "dense"], "model.teacher": "clip"}  # `distilled` needs a teacher
+    for name in set(list_recipes()) - {"stair-paper", "joint"}:
+        changes = {**BOTH_HEADS, "model.teacher": "clip"}  # `distilled` needs a teacher
         expected = tiny_training.read_config(training_folder, {**stages, **changes})
         config = tiny_training.read_config(training_folder, {"recipe.name": name, **changes})
         assert (config.model, config.optim) == (expected.model, expected.optim)

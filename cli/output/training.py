@@ -1,4 +1,4 @@
-"""Prints what a training needs, for `stair-es train --plan`."""
+"""Prints the result of a training, and what one needs for `stair-es train --plan`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .console import emit_json, print_plain
 if TYPE_CHECKING:
     from stair_es.training.config.train_config import TrainConfig
     from stair_es.training.plan import StagePlan
+    from stair_es.training.train import TrainingResult
 
 _A100_TFLOPS = {"fp32": 156.0, "bf16": 312.0, "fp16": 312.0}
 """By precision, from NVIDIA's data sheet; fp32 as TF32."""
@@ -57,3 +58,24 @@ def _print_stage(stage: StagePlan) -> None:
     flop = ", ".join(f"{part} {count / 1e12:,.2f}" for part, count in stage.flop.items())
     print_plain(f"  operations {sum(stage.flop.values()) / 1e12:,.2f} TFLOP: {flop}")
     print_plain(f"  sent in a step {stage.sent_bytes / 1e9:,.3f} GB")
+
+
+def print_training_result(result: TrainingResult, *, as_json: bool) -> None:
+    """Print the result of a training."""
+    if as_json:
+        emit_json(
+            {
+                "checkpoint": str(result.folder),
+                "steps": result.steps,
+                "best": result.best if result.best_step >= 0 else None,
+                "best_step": result.best_step if result.best_step >= 0 else None,
+                "pairs": result.pairs,
+                "problems": list(result.problems),
+                "stopped_early": result.stopped_early,
+            }
+        )
+        return
+    best = f", recall@1 {100 * result.best:.1f} % at step {result.best_step:,}" if result.best_step >= 0 else ""
+    early = ", stopped early" if result.stopped_early else ""
+    pairs = "" if result.pairs is None else f"{result.pairs:,} pairs, "
+    print_plain(f"{result.folder}: {pairs}{result.steps:,} steps{early}{best}")
