@@ -39,6 +39,7 @@ class Run:
 
 
 SEARCH, QUALITY, INGEST, LATENCY = "Token weights, BM25 and dense kNN", "Quality", "Ingest", "Latency and overhead"
+TRAINING = "Training"
 
 RUNS = (
     Run(
@@ -300,5 +301,13 @@ RUNS = (
         script="token_index",
         short="--images 2000",
         long="--images 20000,100000",
+    ),
+    Run(
+        name="train-shards",
+        group=TRAINING,
+        shows="Start, memory and CPU time of training on shards ([explanation](training.md#shards))",
+        script="train_shards",
+        short="--names 40 --pairs 200 --seconds 2",
+        long="--seconds 60",
     ),
 )

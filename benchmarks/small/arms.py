@@ -28,7 +28,10 @@ class Arm:
 
 _RATES = {"optim.lr": (1e-3, 3e-3, 1e-2)}
 _DROPOUT = {"model.image.dropout": (0.3, 0.5)}
-_FLOPS = {"optim.lr": (1e-3, 3e-3), "recipe.flops": (1e-4, 1e-3, 1e-2)}
+_FLOPS = {
+    "optim.lr": (1e-3, 3e-3),
+    "recipe.losses": tuple({"flops_image": weight, "flops_text": weight} for weight in (1e-4, 1e-3, 1e-2)),
+}
 _OWN = {"model.text.own_words": True}
 _DOT = {"model.similarity": "dot"}
 _UNCAPPED = {"model.image.top_k": 0, "model.text.top_k": 0}
@@ -83,6 +86,20 @@ ARMS = {
             about="STAIR's three stages, closer to the paper: dot product, no cap, tied embeddings, plain mask",
             changes={"recipe.name": "stair-paper", **_UNCAPPED},
             grid=_FLOPS,
+            extra=True,
+        ),
+        Arm(
+            name="gated",
+            about="one stage, images gated by the caption's words as in V-SPLADE, texts grounded",
+            changes={"recipe.name": "gated", **_OWN},
+            grid={"recipe.losses": tuple({"gate_image": weight} for weight in (0.1, 1.0, 10.0)), **_DROPOUT},
+            extra=True,
+        ),
+        Arm(
+            name="joint",
+            about="grounded, with dense vectors beside the tokens: both learn from the mean of their scores",
+            changes={"recipe.name": "joint", "model.heads": ["tokens", "dense"], "model.scored_by": "tokens", **_OWN},
+            grid={"optim.lr": (1e-3, 3e-3), **_DROPOUT},
             extra=True,
         ),
         Arm(

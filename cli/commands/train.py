@@ -67,6 +67,14 @@ _Workers = Annotated[
         rich_help_panel=shared.EXECUTION_PANEL,
     ),
 ]
+_CaptionsFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--captions-from",
+        metavar="URL",
+        help="Caption images without captions by an endpoint in OpenAI's form, such as http://localhost:8000/v1.",
+    ),
+]
 _MaxRestarts = Annotated[
     int,
     typer.Option(
@@ -102,6 +110,7 @@ def train_command(
     workers: _Workers = 1,
     max_restarts: _MaxRestarts = 3,
     ray_address: shared.RayAddressOption = None,
+    captions_from: _CaptionsFrom = None,
     restart: _Restart = False,
     resume_from: _ResumeFrom = None,
     recipes: _Recipes = False,
@@ -131,7 +140,10 @@ def train_command(
         check_installed("torch", extra="train")
         from stair_es.training.workers import is_started_by_torchrun
 
-        train_config = read_train_config(config, dict(map(_parse_change, changes or ())))
+        overrides = dict(map(_parse_change, changes or ()))
+        if captions_from is not None:
+            overrides["data.captions_from"] = captions_from
+        train_config = read_train_config(config, overrides)
         if is_started_by_torchrun():
             result = _run_under_torchrun(train_config, folder, device, workers, restart=restart, resume_from=resume_from)
         else:
@@ -262,7 +274,8 @@ def print_training_result(result: TrainingResult, *, as_json: bool) -> None:
         return
     best = f", recall@1 {100 * result.best:.1f} % at step {result.best_step:,}" if result.best_step >= 0 else ""
     early = ", stopped early" if result.stopped_early else ""
-    print_plain(f"{result.folder}: {result.pairs:,} pairs, {result.steps:,} steps{early}{best}")
+    pairs = "" if result.pairs is None else f"{result.pairs:,} pairs, "
+    print_plain(f"{result.folder}: {pairs}{result.steps:,} steps{early}{best}")
 
 
 def export_command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,8 @@ class TrainingProgress:
     """Validations since the best one."""
     stopped_early: bool = False
     """Whether training was stopped early."""
+    readers: list[Mapping[str, Any] | None] = field(default_factory=list)
+    """Places of all workers in their shards."""
     best_parameters: dict[str, Tensor] = field(default_factory=dict)
     """Includes buffers, such as the means of batch norms."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -24,12 +24,16 @@ from stair_es.training.callbacks import Callbacks
 from stair_es.training.config.schema import DatasetConfig, ValidationSetConfig
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data import dataset, dedup, dense_features, feature_cache, transforms
+from stair_es.training.data.batches import BatchSource, PairBatches, ShardBatches, ShardReader, Teacher
+from stair_es.training.data.captioner import Captioner
 from stair_es.training.data.collate import CaptionSampler, Collator, ImageLoader, OnlineTexts, TextLoader
-from stair_es.training.data.dataset import PairFile, TrainingPair, TrainingSet
+from stair_es.training.data.dataset import PairFile, ProblemCounter, TrainingPair, TrainingSet
 from stair_es.training.data.dense_features import CachedDenseTexts, DenseFeatures
-from stair_es.training.data.sampler import SampleIndex
-from stair_es.training.trainer import Teacher
+from stair_es.training.data.sampler import BatchSampler
+from stair_es.training.data.shards import ShardSource, ShardStream, build_shard_sources, compute_hash, count_readers
 from stair_es.training.validation import CaptionValidation, ClassValidation, ValidationSet
+from stair_es.training.workers import WorkerGroup
+from stair_es.types import Pixels
 
 _HELD_OUT = "held-out"
 _MAX_HELD_OUT = 2000
@@ -50,7 +54,7 @@ class TrainingSets:
     """The data of a training."""
 
     pairs: TrainingSet
-    """Pairs to train on, with those that are held out of them for validation."""
+    """Pairs to train on, with those that are held out of them for validation; none if they are in shards."""
     train_rows: Sequence[int]
     """Rows of `pairs` to train on."""
     held_out_rows: Sequence[int]
@@ -61,6 +65,8 @@ class TrainingSets:
     """Validation sets with classes by name."""
     dense: DenseFeatures | None = None
     """The dense model below the heads, if there is one."""
+    shards: tuple[ShardSource, ...] = ()
+    """Shards to train on; none if the pairs are listed."""
 
     @cached_property
     def train(self) -> TrainingSet:
@@ -84,19 +90,25 @@ def build_training_sets(
         MissingExtra: If a required library isn't installed.
     """
     data = config.data
-    pairs = build_training_set(config, callbacks, threads) if loaded is None else loaded.pairs
+    pairs = build_training_set(config, callbacks, threads, settings) if loaded is None else loaded.pairs
     named_sets = dict(zip(_make_unique_names([each.name for each in data.validation]), data.validation, strict=True))
     validation = {
         name: dataset.read_pairs([resolve_pair_file(config, each)]) for name, each in named_sets.items() if each.captions
     }
     labeled = {name: _read_labeled_set(config, each) for name, each in named_sets.items() if each.classes}
-    train_rows, held_out_rows = split_rows([pair.name for pair in pairs], data.validation_share)
+    train_rows, held_out_rows = split_rows(pairs, data.validation_share)
     dense = None if loaded is None else loaded.dense
     if dense is None and config.model.has_dense_backbones:
         name = config.resolve_backbone(config.model.image.backbone).name
         dense = dense_features.load_dense_features(name, settings)
     return TrainingSets(
-        pairs=pairs, train_rows=train_rows, held_out_rows=held_out_rows, validation=validation, labeled=labeled, dense=dense
+        pairs=pairs,
+        train_rows=train_rows,
+        held_out_rows=held_out_rows,
+        validation=validation,
+        labeled=labeled,
+        dense=dense,
+        shards=build_shard_sources(config),
     )
 
 
@@ -105,22 +117,25 @@ def _read_labeled_set(config: TrainConfig, each: ValidationSetConfig) -> Labeled
     return read_image_folder(config.resolve_path(each.classes or ""), classes=names)
 
 
-def split_rows(names: Sequence[str], held_out_share: float) -> tuple[list[int], list[int]]:
+def split_rows(pairs: TrainingSet, held_out_share: float) -> tuple[Sequence[int], list[int]]:
     """Return the rows to train on, and those that are held out, by a hash of their names.
 
     Args:
-        names: Name of each image.
+        pairs: The images.
         held_out_share: Fraction that is held out; of many images at most 2,000.
 
     Raises:
         UsageError: If there are too few images.
     """
-    count = min(round(held_out_share * len(names)), _MAX_HELD_OUT)
-    if held_out_share and not count:
+    if not held_out_share:
+        return range(len(pairs)), []
+    count = min(round(held_out_share * len(pairs)), _MAX_HELD_OUT)
+    if not count:
         raise DatasetError(
-            f"{len(names)} images are too few to hold out {held_out_share:.0%} for validation", "Give more images."
+            f"{len(pairs)} images are too few to hold out {held_out_share:.0%} for validation", "Give more images."
         )
-    order = sorted(range(len(names)), key=lambda row: hashlib.sha256(names[row].encode()).digest())
+    digests = [hashlib.sha256(pair.name.encode()).digest() for pair in pairs]
+    order = sorted(range(len(pairs)), key=digests.__getitem__)
     return sorted(order[count:]), sorted(order[:count])
 
 
@@ -129,16 +144,24 @@ def _make_unique_names(stems: Sequence[str]) -> list[str]:
     return [f"{stem}-{number}" if stems.count(stem) > 1 else stem for number, stem in enumerate(stems, 1)]
 
 
-def build_training_set(config: TrainConfig, callbacks: Callbacks, threads: int) -> TrainingSet:
-    """Return the training pairs, without the images of the held-out sets.
+def build_training_set(config: TrainConfig, callbacks: Callbacks, threads: int, settings: Settings) -> TrainingSet:
+    """Return the training pairs, without the images of the held-out sets; none if they are in shards.
 
     Raises:
         UsageError: If a set is missing or not a caption set, or no pair is left.
         MissingExtra: If a required library isn't installed.
+        SourceError: If the endpoint of captions fails.
     """
     data = config.data
-    train_set = dataset.read_pairs([resolve_pair_file(config, each) for each in data.train])
-    held_out = {Path(each.captions).stem: dataset.read_pairs([resolve_pair_file(config, each)]) for each in data.held_out}
+    if data.has_shards:
+        return TrainingSet.from_pairs([])
+    add_captions = None
+    if data.captions_from is not None:
+        folder = feature_cache.get_training_cache(settings.home)
+        captioner = Captioner(data.captions_from, data.captions_model, data.captions_prompt, folder)
+        add_captions = partial(captioner.add_captions, progress=lambda done: callbacks.on_message(f"captions: {done:,} images"))
+    train_set = dataset.read_pairs([resolve_pair_file(config, each) for each in data.train], add_captions)
+    held_out = {Path(each.captions or "").stem: dataset.read_pairs([resolve_pair_file(config, each)]) for each in data.held_out}
     if held_out:
         train_set = dedup.remove_duplicates(train_set, held_out, progress=callbacks.on_progress, workers=threads)
     if not len(train_set):
@@ -172,13 +195,18 @@ class SelectedImages:
 class DataModule:
     """All data of a training."""
 
-    collator: Collator
+    batches: BatchSource
     validations: tuple[ValidationSet, ...]
-    teacher: Teacher | None
 
 
 def build_data_module(
-    config: TrainConfig, model: StairModel, sets: TrainingSets, callbacks: Callbacks, threads: int, settings: Settings
+    config: TrainConfig,
+    model: StairModel,
+    sets: TrainingSets,
+    callbacks: Callbacks,
+    workers: WorkerGroup,
+    threads: int,
+    settings: Settings,
 ) -> DataModule:
     """Build the data module of a configuration.
 
@@ -187,11 +215,12 @@ def build_data_module(
         model: Model that computes the states of frozen backbones, where they are cached.
         sets: Training and validation sets, and the dense model if there is one.
         callbacks: Callbacks for progress.
+        workers: Workers that share each batch.
         threads: Threads that read images.
         settings: Data folder of the cache, and trusted models.
 
     Returns:
-        Collator, validation sets and teacher.
+        Source of batches, and validation sets.
 
     Raises:
         StairError: If a set or the teacher can't be loaded.
@@ -232,11 +261,70 @@ def build_data_module(
         validations.append(
             ClassValidation(name=name, labels=labels, class_texts=class_texts[name], images=loader, texts=text_loader, mask=mask)
         )
-    return DataModule(
-        collator=Collator(images=images, texts=text_loader, caption_sampler=caption_sampler),
-        validations=tuple(validations),
-        teacher=_build_teacher(config, replace(reader, pairs=train_set), threads, settings),
-    )
+    teacher = _load_teacher(config, settings)
+    if sets.shards:
+        batches: BatchSource = build_shard_batches(config, sets.shards, text_loader, teacher, workers, train_set.problems)
+    else:
+        teacher_reader = None if teacher is None else replace(reader, pairs=train_set, spec=teacher.image_spec)
+        batches = PairBatches(
+            collator=Collator(images=images, texts=text_loader, caption_sampler=caption_sampler, problems=train_set.problems),
+            sampler=BatchSampler([compute_hash(pair.captions[0]) for pair in train_set], config.batch.size, config.seed),
+            workers=workers,
+            seed=config.seed,
+            noise=data.noise,
+            is_taught_by_backbone=config.is_taught_by_backbone,
+            teacher=teacher,
+            teacher_images=None if teacher_reader is None else feature_cache.OnlineImages(teacher_reader, threads),
+        )
+    return DataModule(batches=batches, validations=tuple(validations))
+
+
+def build_shard_batches(
+    config: TrainConfig,
+    sources: Sequence[ShardSource],
+    texts: TextLoader,
+    teacher: Teacher | None,
+    workers: WorkerGroup,
+    problems: ProblemCounter,
+) -> ShardBatches:
+    """Build the batches of this worker from its share of the shards.
+
+    Args:
+        config: Training configuration.
+        sources: Its shards.
+        texts: Loader of the texts.
+        teacher: Dense model for the loss `distil`.
+        workers: Workers that share each batch.
+        problems: Counter for samples that can't be used.
+
+    Raises:
+        ConfigError: If there are fewer shards than workers.
+    """
+    data, share = config.data, config.batch.size // workers.count
+    count = count_readers(sources, data.readers, workers.count, share)
+    total = sum(source.weight for source in sources)
+    readers = [
+        ShardReader(
+            streams=tuple(
+                ShardStream(
+                    source=source,
+                    seed=config.seed,
+                    reader=workers.rank * count + number,
+                    readers=workers.count * count,
+                    window=max(1, data.shuffle // (count * len(sources))),
+                )
+                for source in sources
+            ),
+            weights=tuple(source.weight / total for source in sources),
+            size=(share + number) // count,
+            specs=(config.model.image.image_spec, *((teacher.image_spec,) if teacher else ())),
+            augment=transforms.get_augmentation(data.augment),
+            seed=config.seed,
+            tag_share=data.tag_share,
+        )
+        for number in range(count)
+    ]
+    return ShardBatches(readers=readers, texts=texts, workers=workers, problems=problems, teacher=teacher)
 
 
 def _cache_texts(
@@ -274,8 +362,8 @@ def _get_view_seed(config: TrainConfig) -> int:
     return 0 if config.data.cache else config.seed
 
 
-def _build_teacher(config: TrainConfig, reader: feature_cache.PixelReader, threads: int, settings: Settings) -> Teacher | None:
-    """Return a function from a batch to the teacher's dense vectors; None if no stage needs it, or the states are these."""
+def _load_teacher(config: TrainConfig, settings: Settings) -> Teacher | None:
+    """Return the teacher; None if no stage needs it, or the cached states are its vectors."""
     if config.is_taught_by_backbone or not any(stage.losses.get("distil") for stage in config.stages):
         return None
     teacher = str(config.model.teacher)
@@ -287,10 +375,8 @@ def _build_teacher(config: TrainConfig, reader: feature_cache.PixelReader, threa
         raise ConfigError(
             f"the teacher {teacher!r} has no dense vectors", "Use a model with dense vectors: a dense checkpoint, CLIP, SigLIP."
         )
-    image_loader = feature_cache.OnlineImages(replace(reader, spec=encoder.image_spec), threads)
 
-    def encode_batch(samples: Sequence[SampleIndex], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        pixels, _ = image_loader.load_batch([sample.item for sample in samples], [sample.epoch for sample in samples])
-        return torch.from_numpy(dense.encode_images_dense(pixels.numpy())), torch.from_numpy(dense.encode_texts_dense(texts))
+    def encode_batch(pixels_BHWC: Pixels, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(dense.encode_images_dense(pixels_BHWC)), torch.from_numpy(dense.encode_texts_dense(texts))
 
-    return encode_batch
+    return Teacher(image_spec=encoder.image_spec, encode=encode_batch)

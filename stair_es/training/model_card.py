@@ -18,7 +18,7 @@ _PACKAGE_MODELS = {"all-minilm-l6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
 _TASKS = {"retrieval": "Image-text retrieval", "zero-shot-image-classification": "Zero-shot image classification"}
 
 
-def render_model_card(config: TrainConfig, model: StairConfig, progress: TrainingProgress, pairs: int, features: int) -> str:
+def render_model_card(config: TrainConfig, model: StairConfig, progress: TrainingProgress, images: str, features: int) -> str:
     """Return the model card as Markdown."""
     stages = "\n".join(
         f"| {stage.name} | {stage.steps} | {', '.join(stage.train)} | {stage.text_mask} | "
@@ -45,7 +45,7 @@ For `stair-es ingest --model DIR` and `stair-es search --model DIR`, and with st
 - Image tower: {image.kind} `{image.name or "from scratch"}`, {image_input}
 - Text tower: {text.kind} `{text.name or "from scratch"}`, {text_input}
 - Heads: {", ".join(model.heads)}; similarity: {model.similarity if model.is_scored_by_tokens else "cosine of dense vectors"}
-- Trained on {pairs:,} images for {progress.global_step:,} steps of {config.batch.size} pairs, seed {config.seed}
+- Trained on {images} for {progress.global_step:,} steps of {config.batch.size} pairs, seed {config.seed}
 - Recall@1 on the validation sets, mean of both directions (without captions: accuracy), in percent: {result}
 {data}
 | stage | steps | trained | text mask | losses |

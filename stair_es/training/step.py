@@ -1,19 +1,24 @@
-"""One update: towers in chunks, loss over the batch of all workers, gradients back through the chunks, and what changes with
-the step: learning rate, weight of the FLOPs regularizer, average of the parameters.
+"""One update: towers in chunks, each worker's share of the loss, gradients back through the chunks, and what changes with
+the step: weight of the FLOPs regularizer, average of the parameters.
 
-The outputs of the towers are detached and gathered; each worker computes the loss over all of them, so the gradient at its own
-rows is that of the whole batch. It goes back through the towers chunk by chunk, and the parameters' gradients are summed over
-the workers. With one worker and one chunk this is ordinary back-propagation; with several chunks it is GradCache (Gao et al.,
-"Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021): the same gradient with the memory of one chunk.
-Dropout is drawn per chunk, so it differs with another chunk size or number of workers.
+A worker scores its images with the texts of all workers, and its texts with all images: [B, G] twice instead of [G, G]. The
+compared vectors of each side are gathered once, in bf16 if that is the precision, and without gradient. A row also gets a
+gradient as a column of the other workers' rows. They needn't send it back (a reduce-scatter as large as the gather): the
+softmax of a column at the worker's own rows follows from scores that it has and one number per column, the logarithm of its
+sum. So the workers exchange these logarithms, two numbers per pair. The FLOPs regularizer needs the sum of each token's
+weights, grounding the number of captions with tokens. Losses and parameters' gradients are summed over the workers.
+
+The outputs of the towers are detached, and their gradients go back through the towers chunk by chunk. With one chunk this is
+ordinary back-propagation; with several it is GradCache (Gao et al., "Scaling Deep Contrastive Learning Batch Size under
+Memory Limited Setup", 2021): the same gradient with the memory of one chunk. Dropout is drawn per chunk, so it differs with
+another chunk size or number of workers.
 
 Shape suffixes: B batch of a worker, G batch of all workers, F tokens of the vocabulary, E dense dimensions.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,9 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from stair_es.model.stair import heads
+from stair_es.model.stair.backbones import enable_checkpointing
 from stair_es.model.stair.modeling import StairModel, TextBatch
 from stair_es.training import losses
-from stair_es.training.config.schema import LossName, ModelPart, TrainingStage
+from stair_es.training.config.schema import ModelPart, TrainingStage
+from stair_es.training.losses import ScoreRows
 from stair_es.training.workers import WorkerGroup
 
 
@@ -35,19 +42,39 @@ class TowerOutputs(NamedTuple):
     """The compared vectors: token weights, or dense vectors."""
     text: Tensor
     image_weights: Tensor | None = None
+    """Token weights, if they aren't the compared vectors."""
     text_weights: Tensor | None = None
     image_logits: Tensor | None = None
     text_logits: Tensor | None = None
+    image_dense: Tensor | None = None
+    """Dense vectors, if they are compared beside token weights."""
+    text_dense: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceBatch:
-    """A batch of one worker, on its device."""
+    """A batch of one worker."""
 
     images: Tensor
     texts: TextBatch
     teacher: tuple[Tensor, Tensor] | None = None
     """The teacher's dense vectors of images and texts, for the loss `distil`."""
+    caption_hashes_B: Tensor | None = None
+    """Hash (int64) of each pair; pairs with equal hashes aren't negatives of each other."""
+
+    def to(self, device: torch.device) -> DeviceBatch:
+        """Return the batch on another device. Copies to a GPU overlap with its work."""
+
+        def copy(tensor: Tensor) -> Tensor:
+            pinned = tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
+            return pinned.to(device, non_blocking=True)
+
+        return DeviceBatch(
+            images=copy(self.images),
+            texts=TextBatch(*(None if each is None else copy(each) for each in vars(self.texts).values())),
+            teacher=None if self.teacher is None else (copy(self.teacher[0]), copy(self.teacher[1])),
+            caption_hashes_B=None if self.caption_hashes_B is None else copy(self.caption_hashes_B),
+        )
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -64,6 +91,8 @@ class GradCacheStep:
     """Returns an autocast context for the precision of the run."""
     chunk: int = 0
     teacher_scale: float = 20.0
+    gather_dtype: torch.dtype = torch.float32
+    """Type in which the compared vectors are sent and multiplied."""
 
     def compute_gradients(
         self, batch: DeviceBatch, step: int, seed: int, scale_loss: Callable[[Tensor], Tensor] = lambda loss: loss
@@ -84,35 +113,35 @@ class GradCacheStep:
         is_single = len(chunks) == 1
         with torch.set_grad_enabled(is_single):
             chunk_outputs = [self._run_towers(batch, chunk, seed + index) for index, chunk in enumerate(chunks)]
-        outputs = TowerOutputs(
-            *(None if columns[0] is None else torch.cat(columns) for columns in zip(*chunk_outputs, strict=True))
+        leaves = TowerOutputs(
+            *(None if columns[0] is None else _concatenate_leaf(columns) for columns in zip(*chunk_outputs, strict=True))
         )
-        leaves = TowerOutputs(*(None if each is None else self._gather_leaf(each) for each in outputs))
+        if not is_single:
+            chunk_outputs.clear()  # the leaves have copies
         loss_values = self._compute_loss(leaves, batch, step)
         scale_loss(loss_values["loss"]).backward()
-        self._average_scale_gradient()
-        rows = slice(self.workers.rank * len(batch), (self.workers.rank + 1) * len(batch))
-        grads = [None if leaf is None or leaf.grad is None else leaf.grad[rows] for leaf in leaves]
+        grads = [None if leaf is None else leaf.grad for leaf in leaves]
+        del leaves
         for index, chunk in enumerate(chunks):
-            recomputed = chunk_outputs[index] if is_single else self._run_towers(batch, chunk, seed + index)
-            self._run_backward(recomputed, [None if grad is None else grad[chunk] for grad in grads])
-        return {name: float(value.detach()) for name, value in loss_values.items()}
+            outputs = chunk_outputs.pop() if is_single else self._run_towers(batch, chunk, seed + index)
+            self._run_backward(outputs, [None if grad is None else grad[chunk] for grad in grads])
+        sums = torch.stack([value.detach() for value in loss_values.values()])
+        self.workers.sum_in_place([sums])
+        return dict(zip(loss_values, sums.tolist(), strict=True))
 
     def sum_gradients(self) -> None:
-        """Sum the parameters' gradients over the workers (that of the temperature is already the same on each).
+        """Sum the parameters' gradients over the workers.
 
         A parameter that no loss depends on has no gradient on any worker, and isn't decayed.
         """
-        for name, parameter in self.model.named_parameters():
-            if parameter.grad is not None and name != "log_scale":
-                self.workers.sum_in_place(parameter.grad)
-
-    def _average_scale_gradient(self) -> None:
-        """Average the gradient of the temperature: each worker has the full one, but rounding differences must not accumulate."""
-        grad = self.model.log_scale.grad
-        if grad is not None:
-            self.workers.sum_in_place(grad)
-            grad /= self.workers.count
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        counts = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
+        self.workers.sum_in_place([counts])
+        learning = [parameter for parameter, count in zip(parameters, counts.tolist(), strict=True) if count]
+        for parameter in learning:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.workers.sum_in_place([parameter.grad for parameter in learning if parameter.grad is not None])
 
     def _run_towers(self, batch: DeviceBatch, chunk: slice, seed: int) -> TowerOutputs:
         torch.manual_seed((seed * self.workers.count + self.workers.rank) % 2**63)
@@ -126,50 +155,112 @@ class GradCacheStep:
         )
         assert image_vectors is not None
         assert text_vectors is not None
-        get_weight = stage.losses.get
+        get_weight, is_scored_apart = stage.losses.get, not model.config.is_scored_by_tokens
         return TowerOutputs(
             image=image_vectors.float(),
             text=text_vectors.float(),
-            image_weights=image.weights_BF if get_weight("flops_image", 0) else None,
-            text_weights=text.weights_BF if get_weight("flops_text", 0) else None,
-            image_logits=image.logits_BF if get_weight("ground_image", 0) else None,
+            image_weights=image.weights_BF if is_scored_apart and get_weight("flops_image", 0) else None,
+            text_weights=text.weights_BF if is_scored_apart and get_weight("flops_text", 0) else None,
+            image_logits=image.logits_BF if get_weight("ground_image", 0) or get_weight("gate_image", 0) else None,
             text_logits=text.logits_BF if get_weight("ground_text", 0) else None,
+            image_dense=image.dense_BE if get_weight("joint", 0) else None,
+            text_dense=text.dense_BE if get_weight("joint", 0) else None,
         )
 
-    def _gather_leaf(self, rows: Tensor) -> Tensor:
-        return self.workers.gather_rows(rows.detach().float()).requires_grad_()
-
     def _compute_loss(self, outputs: TowerOutputs, batch: DeviceBatch, step: int) -> dict[str, Tensor]:
-        stage, model = self.stage, self.model
-        cosine = not model.config.is_scored_by_tokens or model.config.similarity == "cosine"
-        loss_functions: dict[LossName, Callable[[], Tensor]] = {
-            "contrastive": lambda: losses.contrastive_loss(scores),
-            "distil": lambda: losses.distillation_loss(scores, self._compute_teacher_scores(batch)),
-            "flops_image": lambda: (
-                losses.flops_loss(_require_tensor(outputs.image_weights)) * compute_flops_factor(step, warmup=stage.flops_warmup)
-            ),
-            "flops_text": lambda: (
-                losses.flops_loss(_require_tensor(outputs.text_weights)) * compute_flops_factor(step, warmup=stage.flops_warmup)
-            ),
-            "ground_image": lambda: losses.grounding_loss(_require_tensor(outputs.image_logits), present_GF),
-            "ground_text": lambda: losses.grounding_loss(_require_tensor(outputs.text_logits), present_GF),
-        }
-        scores = losses.compute_similarities(outputs.image, outputs.text, model.scale, cosine=cosine)
+        """Compute this worker's share of each loss."""
+        stage = self.stage
         weights = {name: weight for name, weight in stage.losses.items() if weight}
-        if weights.keys() & {"ground_image", "ground_text"}:
-            present_GF = self._gather_present_tokens(batch.texts)
-        values = {str(name): loss_functions[name]() for name in weights}
+        values: dict[str, Tensor] = {}
+        if weights.keys() & {"contrastive", "joint", "distil"}:
+            values |= self._compute_score_losses(outputs, batch, weights.keys())
+        values |= self._compute_token_losses(outputs, batch, weights.keys())
+        for name in weights.keys() & {"flops_image", "flops_text"}:
+            values[name] = values[name] * compute_flops_factor(step, warmup=stage.flops_warmup)
         total = torch.stack([weight * values[name] for name, weight in weights.items()]).sum()
-        return {"loss": total, **values}
+        return {"loss": total, **{name: values[name] for name in weights}}
 
-    def _gather_present_tokens(self, texts: TextBatch) -> Tensor:
-        """Return which tokens occur in the captions of all workers."""
-        return self.workers.gather_rows(heads.mark_present_tokens(texts.features_BL, len(self.model.tokens.tokens)).float())
+    def _compute_score_losses(self, outputs: TowerOutputs, batch: DeviceBatch, names: Collection[str]) -> dict[str, Tensor]:
+        images, texts = outputs.image, outputs.text
+        if not self.model.config.is_scored_by_tokens or self.model.config.similarity == "cosine":
+            images, texts = losses.normalize_rows(images), losses.normalize_rows(texts)
+        # Own rows are rounded as well: both directions must see the same scores.
+        images, texts = (vectors.to(self.gather_dtype) for vectors in (images, texts))
+        scale = self.model.scale
+        # All pairs are in the rows of images of one worker, so that the temperature's gradient from there is complete.
+        scales, repeats_BG = (scale, scale.detach()), self._mark_repeats(batch)
+        pairs = {"own": self._score_pairs(images, texts, scales, repeats_BG)}
+        if "distil" in names:
+            assert batch.teacher is not None, "a configuration with the loss distil has a teacher"
+            pairs["teacher"] = self._score_pairs(*batch.teacher, (self.teacher_scale, self.teacher_scale), repeats_BG)
+        if "joint" in names:
+            assert outputs.image_dense is not None, "a configuration with the loss joint has both heads"
+            assert outputs.text_dense is not None
+            pairs["dense"] = self._score_pairs(outputs.image_dense, outputs.text_dense, scales, repeats_BG)
+            of_images, of_texts = (one.average_with(other) for one, other in zip(pairs["own"], pairs["dense"], strict=True))
+            pairs["both"] = of_images, of_texts
+        log_sums = torch.stack([rows.log_sums_B.detach() for pair in pairs.values() for rows in pair], dim=1)
+        columns = self.workers.gather_rows(log_sums).unbind(dim=1)
+        sums = {name: columns[2 * number : 2 * number + 2] for number, name in enumerate(pairs)}
 
-    def _compute_teacher_scores(self, batch: DeviceBatch) -> Tensor:
-        assert batch.teacher is not None, "a configuration with the loss distil has a teacher"
-        images_GE, texts_GE = (self.workers.gather_rows(each) for each in batch.teacher)
-        return self.teacher_scale * images_GE @ texts_GE.T
+        def contrast(name: str) -> Tensor:
+            images, texts = pairs[name]
+            return losses.contrastive_loss(images, sums[name][1]) + losses.contrastive_loss(texts, sums[name][0])
+
+        def distil(name: str, teacher: str) -> Tensor:
+            shares = zip(pairs[name], sums[name][::-1], pairs[teacher], sums[teacher][::-1], strict=True)
+            return torch.stack([losses.distillation_loss(rows, sums_G, *more) for rows, sums_G, *more in shares]).sum()
+
+        values = {"contrastive": contrast("own")} if "contrastive" in names else {}
+        if "distil" in names:
+            values["distil"] = distil("own", "teacher")
+        if "joint" in names:
+            values["joint"] = contrast("dense") + contrast("both") + distil("own", "both") + distil("dense", "both")
+        return values
+
+    def _mark_repeats(self, batch: DeviceBatch) -> Tensor | None:
+        hashes_B = batch.caption_hashes_B
+        if hashes_B is None:
+            return None
+        return losses.mark_repeats(hashes_B, self.workers.gather_rows(hashes_B), self.workers.rank * len(batch))
+
+    def _score_pairs(
+        self, images: Tensor, texts: Tensor, scales: tuple[Tensor | float, Tensor | float], repeats_BG: Tensor | None
+    ) -> tuple[ScoreRows, ScoreRows]:
+        """Score the worker's images with all texts, and its texts with all images."""
+
+        def score_rows(rows: Tensor, columns: Tensor, scale: Tensor | float) -> ScoreRows:
+            columns_GE = self.workers.gather_rows(columns).float()
+            return ScoreRows.from_vectors(
+                rows.float(), columns_GE, scale, first=self.workers.rank * len(rows), repeats_BG=repeats_BG
+            )
+
+        return score_rows(images, texts, scales[0]), score_rows(texts, images, scales[1])
+
+    def _compute_token_losses(self, outputs: TowerOutputs, batch: DeviceBatch, names: Collection[str]) -> dict[str, Tensor]:
+        is_scored = self.model.config.is_scored_by_tokens
+        weights = self._select_outputs(
+            names,
+            flops_image=outputs.image if is_scored else outputs.image_weights,
+            flops_text=outputs.text if is_scored else outputs.text_weights,
+        )
+        logits = self._select_outputs(names, ground_image=outputs.image_logits, ground_text=outputs.text_logits)
+        sums = {name: each.detach().sum(dim=0) for name, each in weights.items()}
+        if logits or "gate_image" in names:
+            present_BF = heads.mark_present_tokens(batch.texts.features_BL, len(self.model.tokens.tokens))
+            captions = present_BF.any(dim=1).sum(dtype=torch.float32)
+            sums["captions"] = captions
+        self.workers.sum_in_place(list(sums.values()))
+        rows = len(batch) * self.workers.count
+        values = {name: losses.flops_loss(each, sums[name], rows) for name, each in weights.items()}
+        values |= {name: losses.grounding_loss(each, present_BF, captions) for name, each in logits.items()}
+        if "gate_image" in names and outputs.image_logits is not None:
+            values["gate_image"] = losses.gating_loss(outputs.image_logits, outputs.image, outputs.text * present_BF, captions)
+        return values
+
+    @staticmethod
+    def _select_outputs(names: Collection[str], **outputs: Tensor | None) -> dict[str, Tensor]:
+        return {name: each for name, each in outputs.items() if name in names and each is not None}
 
     @staticmethod
     def _run_backward(outputs: TowerOutputs, grads: Sequence[Tensor | None]) -> None:
@@ -179,39 +270,17 @@ class GradCacheStep:
             torch.autograd.backward([output for output, _ in pairs], [grad for _, grad in pairs])
 
 
-def build_param_groups(
-    model: StairModel, stage: TrainingStage, learning_rates: Mapping[str, float], weight_decay: float
-) -> list[dict[str, object]]:
-    """Build the parameter groups of a stage for AdamW: heads, backbones and temperature have separate learning rates.
-
-    One-dimensional parameters (biases, norms) and the temperature aren't decayed. All other parameters of the model are frozen.
+def set_train_mode(model: StairModel, stage: TrainingStage, *, checkpointing: bool = False) -> None:
+    """Set trained parts to training mode and frozen parts to evaluation mode: no dropout, no updates of batch norm statistics.
 
     Args:
         model: The model.
         stage: The stage.
-        learning_rates: Learning rates of `head`, `backbone` and `scale`.
-        weight_decay: Weight decay of the other parameters.
+        checkpointing: Whether backbones that learn compute their states again in the backward pass.
+
+    Raises:
+        ModelError: If a backbone can't do this.
     """
-    groups: dict[tuple[str, bool], list[Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not stage.is_frozen(name))
-        parameter.grad = None  # from the previous stage; the gradient norm is over all gradients
-        if parameter.requires_grad:
-            kind = "scale" if name == "log_scale" else "backbone" if ".backbone." in name else "head"
-            groups.setdefault((kind, parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": learning_rates[kind],
-            "rate": learning_rates[kind],
-            "weight_decay": weight_decay if decays else 0.0,
-        }
-        for (kind, decays), parameters in groups.items()
-    ]
-
-
-def set_train_mode(model: StairModel, stage: TrainingStage) -> None:
-    """Set trained parts to training mode and frozen parts to evaluation mode: no dropout, no updates of batch norm statistics."""
     model.train()
     parts: dict[ModelPart, nn.Module] = {
         "image.backbone": model.image.backbone,
@@ -221,27 +290,16 @@ def set_train_mode(model: StairModel, stage: TrainingStage) -> None:
     }
     for name, module in parts.items():
         module.train(name in stage.train)
+    if checkpointing:
+        for side, tower in (("image", model.image), ("text", model.text)):
+            if f"{side}.backbone" in stage.train:
+                enable_checkpointing(tower.backbone.network, getattr(model.config, side).backbone.name)
 
 
-def _require_tensor(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None
-    return tensor
-
-
-def compute_lr_factor(step: int, *, steps: int, warmup: int, decay: str = "cosine") -> float:
-    """Return the factor for the learning rate at a step, 0..1.
-
-    Args:
-        step: Step of the stage, from 0.
-        steps: Number of steps of the stage.
-        warmup: Steps of the linear warm-up.
-        decay: `cosine` falls to 0 at the end, `constant` doesn't change.
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    if decay == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+def _concatenate_leaf(chunks: Sequence[Tensor]) -> Tensor:
+    """Return the rows of all chunks as a tensor whose gradient is kept."""
+    rows = chunks[0] if len(chunks) == 1 else torch.cat(list(chunks))
+    return rows.detach().float().requires_grad_()
 
 
 def compute_flops_factor(step: int, *, warmup: int) -> float:

@@ -37,8 +37,9 @@ from stair_es.training.checkpointing import (
 )
 from stair_es.training.config.schema import CardConfig, LogConfig
 from stair_es.training.config.train_config import TrainConfig, build_stair_config
-from stair_es.training.data.dataset import TrainingSet
-from stair_es.training.data.sampler import BatchSampler, split_batch
+from stair_es.training.data.batches import translate_reader_errors
+from stair_es.training.data.dataset import ProblemCounter, TrainingSet
+from stair_es.training.data.sampler import split_batch
 from stair_es.training.data_module import LoadedInputs, TrainingSets, build_data_module, build_training_sets
 from stair_es.training.metric_loggers import list_logger_names
 from stair_es.training.model_card import render_model_card
@@ -61,7 +62,8 @@ class TrainingResult:
     best: float
     """Best recall at 1, mean of both directions and all validation sets; -1 without validation."""
     best_step: int
-    pairs: int
+    pairs: int | None
+    """Training pairs; None if they are in shards, which are never listed."""
     problems: Sequence[str]
     stopped_early: bool
 
@@ -98,34 +100,49 @@ def train_model(
     copies = RunCopies(None if workers.rank else config.log.copy_to, out, callbacks.on_message)
     torch_device = _choose_device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
+    asks_first = config.data.captions_from is not None and workers.count > 1  # the others read what it keeps
+    if asks_first and workers.rank:
+        workers.broadcast_first(torch.zeros(1))
     sets = build_training_sets(config, callbacks, threads, settings, loaded)
+    if asks_first and not workers.rank:
+        workers.broadcast_first(torch.zeros(1))
     train_set = sets.train
     model = build_model(config, sets, callbacks, settings.home).to(torch_device)
-    sampler = BatchSampler([pair.captions[0] for pair in train_set], config.batch.size, config.seed)
     cache_first = config.data.cache and workers.count > 1  # the others find its cache if they share a home
     if cache_first and workers.rank:
         workers.broadcast_first(torch.zeros(1))
-    data = build_data_module(config, model, sets, callbacks, threads, settings)
+    data = build_data_module(config, model, sets, callbacks, workers, threads, settings)
     if cache_first and not workers.rank:
         workers.broadcast_first(torch.zeros(1))
     warn_of_few_images(data.validations, config.validation, callbacks.on_message)
     trainer = Trainer(
         config=config,
         model=model,
-        collator=data.collator,
-        sampler=sampler,
+        batches=data.batches,
         validations=data.validations,
         workers=workers,
         out=out,
-        key=_compute_key(config, train_set, model.tokens.word_vocabulary),
+        key=_compute_key(config, sets, model.tokens.word_vocabulary),
         callbacks=callbacks,
         on_saved=copies.start,
-        teacher=data.teacher,
     )
+    if torch_device.type == "cuda" and config.optim.precision == "bf16":
+        torch.set_float32_matmul_precision("high")  # the scores of vectors in bf16, exactly as in fp32
+    if config.optim.compile:
+        model.compile_towers()
     progress = _run_trainer(trainer)
     if workers.rank == 0:
         _write_checkpoint(config, model, out, progress, sets)
-    return _build_result(out, progress, train_set, copies.finish())
+    if sets.shards:
+        _collect_problems(workers, train_set.problems)
+    return _build_result(out, progress, sets, copies.finish())
+
+
+def _collect_problems(workers: WorkerGroup, problems: ProblemCounter) -> None:
+    """Add the problems of the other workers, each of which reads other shards."""
+    for rank, each in enumerate(workers.gather_objects(problems.to_json())):
+        if rank != workers.rank:
+            problems.merge_json(each)
 
 
 def _check_early(config: TrainConfig, workers: WorkerGroup) -> None:
@@ -165,9 +182,11 @@ def build_model(config: TrainConfig, sets: TrainingSets, callbacks: Callbacks, h
     if start is not None:
         checkpoint.load_tensors_into(model, start)
     else:
+        model.set_scale(model_config.start_scale)
         model.set_bias(model_config.start_bias)
         if model_config.start_embeddings and "tokens" in model_config.heads:
             model.initialize_from_text_embeddings()
+    model.max_scale = model_config.max_scale
     callbacks.on_message(
         f"model: {len(features):,} tokens, {sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M parameters"
     )
@@ -220,14 +239,14 @@ def _load_backbone_tokenizer(text: BackboneConfig, home: DataDir) -> Tokenizer:
         ) from error
 
 
-def _build_result(out: Path, progress: TrainingProgress, train_set: TrainingSet, copy_problem: str) -> TrainingResult:
+def _build_result(out: Path, progress: TrainingProgress, sets: TrainingSets, copy_problem: str) -> TrainingResult:
     return TrainingResult(
         folder=out,
         steps=progress.global_step,
         best=progress.best_recall,
         best_step=progress.best_step,
-        pairs=len(train_set),
-        problems=[*train_set.problems.format_lines(), *filter(None, [copy_problem])],
+        pairs=None if sets.shards else len(sets.train),
+        problems=[*sets.train.problems.format_lines(), *filter(None, [copy_problem])],
         stopped_early=progress.stopped_early,
     )
 
@@ -235,12 +254,21 @@ def _build_result(out: Path, progress: TrainingProgress, train_set: TrainingSet,
 def _run_trainer(trainer: Trainer) -> TrainingProgress:
     batch = trainer.config.batch
     try:
-        return trainer.run()
+        with translate_reader_errors():
+            return trainer.run()
     except torch.cuda.OutOfMemoryError as error:
         raise StairError(
             f"out of GPU memory with {batch.chunk or batch.size} pairs per forward pass",
-            "Set batch.chunk, or lower it: training resumes from the last saved state. Or train in bf16.",
+            "Lower batch.chunk: training resumes from the last saved state. Or train in bf16, or with batch.checkpointing.",
             code="out-of-gpu-memory",
+        ) from error
+    except RuntimeError as error:
+        if not trainer.config.optim.compile or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+            raise
+        raise StairError(
+            f"torch.compile failed: {str(error).strip().splitlines()[0]}",
+            "Install the compiler that it names, or leave out optim.compile: training resumes from the last saved state.",
+            code="compile-failed",
         ) from error
 
 
@@ -282,7 +310,7 @@ def _choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _compute_key(config: TrainConfig, train_set: TrainingSet, vocabulary: WholeWordVocabulary | None) -> str:
+def _compute_key(config: TrainConfig, sets: TrainingSets, vocabulary: WholeWordVocabulary | None) -> str:
     """Return a hash of all that a saved state depends on: not of validation, paths and settings that only save memory.
 
     Names of fields count, those of classes don't.
@@ -294,13 +322,16 @@ def _compute_key(config: TrainConfig, train_set: TrainingSet, vocabulary: WholeW
         card=CardConfig(),
         log=LogConfig(),
         validation=replace(config.validation, patience=0, every=1, log_every=1, keep_states=1),
-        batch=replace(config.batch, chunk=0),
+        batch=replace(config.batch, chunk=0, checkpointing=False),
+        optim=replace(config.optim, compile=False),
     )
     digest = hashlib.sha256(repr(asdict(relevant)).encode())
     if vocabulary is not None:
         digest.update(vocabulary.to_json().encode())
-    for pair in train_set:
+    for pair in sets.train:
         digest.update(orjson.dumps((pair.name, pair.captions, pair.tags)))
+    for source in sets.shards:
+        digest.update(orjson.dumps([shard.rpartition("/")[2] for shard in source.shards]))
     return digest.hexdigest()[:16]
 
 
@@ -312,6 +343,8 @@ def _write_checkpoint(config: TrainConfig, model: StairModel, out: Path, progres
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in get_trained_tensors(model).items()}
     if model.tokens.word_vocabulary is None:
         tensors[checkpoint.FEATURE_IDS_TENSOR] = torch.from_numpy(model.tokens.feature_ids_F)
-    card = render_model_card(config, stair_config, progress, len(sets.train), len(model.tokens.tokens))
+    shards = sum(len(source.shards) for source in sets.shards)
+    images = f"the pairs of {shards:,} shards" if shards else f"{len(sets.train):,} images"
+    card = render_model_card(config, stair_config, progress, images, len(model.tokens.tokens))
     checkpoint.save_checkpoint(out, stair_config, model.tokens.tokenizer, tensors, card, model.tokens.word_vocabulary)
     (out / CONFIG_COPY).write_text(config.text, encoding="utf-8")

@@ -6,15 +6,12 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from stair_es.errors import StairError, UsageError
 from stair_es.model.cuda import make_autocast
@@ -25,19 +22,13 @@ from stair_es.training.checkpointing import TrainingProgress
 from stair_es.training.config.schema import TrainingStage
 from stair_es.training.config.toml import parse_training_toml
 from stair_es.training.config.train_config import TrainConfig
-from stair_es.training.data.collate import Collator
-from stair_es.training.data.dense_features import add_noise
-from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batch
+from stair_es.training.data.batches import BatchSource
 from stair_es.training.metric_loggers import LoggedRun, MetricLog, flatten_values
-from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, build_param_groups, compute_lr_factor, set_train_mode
+from stair_es.training.optimizers import build_optimizer, compute_lr_factor
+from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, set_train_mode
 from stair_es.training.validation import ValidationSet, compute_selection_metric, has_enough_images
 from stair_es.training.workers import WorkerGroup
 
-Teacher: TypeAlias = Callable[[Sequence[SampleIndex], Sequence[str]], tuple[Tensor, Tensor]]
-"""Samples and their texts -> dense vectors of the images and of the texts."""
-_PREFETCH = 2
-_NOISE = 4
-"""Stream of random numbers, separate from that of `collate`."""
 _SEEDS_PER_BATCH = 1009
 """Upper bound on the chunks of a batch: the dropout seeds of a batch are consecutive."""
 
@@ -48,8 +39,7 @@ class Trainer:
 
     config: TrainConfig
     model: StairModel
-    collator: Collator
-    sampler: BatchSampler
+    batches: BatchSource
     validations: Sequence[ValidationSet]
     workers: WorkerGroup
     out: Path
@@ -58,7 +48,6 @@ class Trainer:
     callbacks: Callbacks
     on_saved: Callable[[], None] = lambda: None
     """Called after each saved state."""
-    teacher: Teacher | None = None
 
     def run(self) -> TrainingProgress:
         """Train to the end, resuming from the saved state if there is one, and leave the selected parameters in the model.
@@ -73,6 +62,8 @@ class Trainer:
         state = checkpointing.load_training_state(self.out, self.key)
         progress = checkpointing.restore_training_state(state, self.model, average) if state else TrainingProgress()
         self._sync_workers(progress)
+        if state and not self.batches.restore_state(progress.readers):
+            self.callbacks.on_message("the number of workers has changed: the shards begin a new epoch")
         logs = self._open_logs(progress.global_step) if self._is_first else None
         try:
             while progress.stage < len(self.config.stages) and not progress.stopped_early:
@@ -122,14 +113,8 @@ class Trainer:
             self.callbacks.on_metrics(StepMetrics(stage.name, progress.global_step, self.steps, flat))
 
     def iterate_batches(self, global_step: int) -> Iterator[DeviceBatch]:
-        """Yield the batches of this worker from a step on, preparing them in a background thread."""
-        sample_batches = self.sampler.iterate_batches(global_step * self.config.batch.accumulate)
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            futures = [pool.submit(self._load_batch, next(sample_batches)) for _ in range(_PREFETCH)]
-            while True:
-                batch = futures.pop(0).result()
-                futures.append(pool.submit(self._load_batch, next(sample_batches)))
-                yield batch
+        """Yield the batches of this worker from a step on, on the device of the model."""
+        return (batch.to(self.device) for batch in self.batches.iterate_batches(global_step * self.config.batch.accumulate))
 
     def make_autocast(self) -> AbstractContextManager[Any]:
         """Return an autocast context for the configured precision."""
@@ -179,21 +164,6 @@ class Trainer:
         self.workers.broadcast_first(tensor)
         return float(tensor)
 
-    def _load_batch(self, samples: Sequence[SampleIndex]) -> DeviceBatch:
-        worker_samples = split_batch(samples, self.workers.rank, self.workers.count)
-        images, texts, captions, used_samples = self.collator.collate_batch(worker_samples)
-        teacher = None
-        if self.config.data.noise and texts.states_BLD is not None:
-            rng = np.random.default_rng((self.config.seed, _NOISE, used_samples[0].item, used_samples[0].epoch))
-            images = add_noise(images, self.config.data.noise, rng)
-            texts = replace(texts, states_BLD=add_noise(texts.states_BLD, self.config.data.noise, rng))
-        if self.config.is_taught_by_backbone and texts.states_BLD is not None:
-            teacher = images[:, 0].to(self.device), texts.states_BLD[:, 0].to(self.device)
-        if self.teacher is not None:
-            image_vectors, text_vectors = self.teacher(used_samples, captions)
-            teacher = image_vectors.to(self.device), text_vectors.to(self.device)
-        return DeviceBatch(images=images.to(self.device), texts=texts.to(self.device), teacher=teacher)
-
     def _restore_best(self, progress: TrainingProgress, average: EMA) -> None:
         """Load the parameters of the checkpoint into the model."""
         self.model.load_state_dict(progress.best_parameters or average.shadow, strict=False)
@@ -208,8 +178,7 @@ class _StageRun:
     ) -> None:
         optim, self._stage = trainer.config.optim, trainer.config.stages[progress.stage]
         self._trainer, self._progress, self._average, self._logs = trainer, progress, average, logs
-        rates = {"head": optim.lr, "backbone": optim.backbone_lr, "scale": optim.scale_lr}
-        self._optimizer = torch.optim.AdamW(build_param_groups(trainer.model, self._stage, rates, optim.weight_decay))
+        self._optimizer = build_optimizer(trainer.model, self._stage, optim)
         self._scaler = torch.amp.GradScaler(trainer.device.type, enabled=optim.precision == "fp16")
         if state and progress.step:
             self._optimizer.load_state_dict(state["optimizer"])
@@ -221,12 +190,13 @@ class _StageRun:
             make_autocast=trainer.make_autocast,
             chunk=trainer.config.batch.chunk,
             teacher_scale=optim.teacher_scale,
+            gather_dtype=torch.bfloat16 if optim.precision == "bf16" else torch.float32,
         )
 
     def run(self) -> None:
         """Run the stage to its end, and advance the progress to the next one."""
         trainer, stage, progress, validation = self._trainer, self._stage, self._progress, self._trainer.config.validation
-        set_train_mode(trainer.model, stage)
+        set_train_mode(trainer.model, stage, checkpointing=trainer.config.batch.checkpointing)
         logged_step, clock = progress.global_step, time.perf_counter()
         batches = trainer.iterate_batches(progress.global_step)
         while progress.step < stage.steps and not progress.stopped_early:
@@ -291,6 +261,7 @@ class _StageRun:
 
     def _save_state(self) -> None:
         trainer = self._trainer
+        self._progress.readers = trainer.workers.gather_objects(trainer.batches.get_state())
         if trainer.workers.rank == 0:
             checkpointing.save_training_state(
                 trainer.out,

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from stair_es.errors import StairError, UsageError
 
+_T = TypeVar("_T")
 WORKER_TIMEOUT_S = 24 * 3600
 """Timeout for collective operations. Ray and torchrun detect dead workers, so a slow worker is only slow."""
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 RESUME_REMEDY = "Run it again: it resumes from the last saved state."
+_BUCKET_BYTES = 25 * 2**20
+"""One collective per tensor waits for the network hundreds of times; one for all of them needs a copy of all gradients."""
 
 
 class WorkerGroup(Protocol):
@@ -30,11 +33,14 @@ class WorkerGroup(Protocol):
     def gather_rows(self, rows_B: Tensor) -> Tensor:
         """Return the rows of all workers, ordered by rank, without gradient."""
 
-    def sum_in_place(self, tensor: Tensor) -> None:
-        """Sum a tensor over all workers in place."""
+    def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """Sum tensors over all workers in place."""
 
     def broadcast_first(self, tensor: Tensor) -> None:
         """Copy the first worker's tensor to all workers in place."""
+
+    def gather_objects(self, value: _T) -> list[_T]:
+        """Return the values of all workers, ordered by rank."""
 
 
 class SingleProcess:
@@ -44,13 +50,17 @@ class SingleProcess:
 
     def gather_rows(self, rows_B: Tensor) -> Tensor:
         """Return the rows unchanged."""
-        return rows_B
+        return rows_B.detach()
 
-    def sum_in_place(self, tensor: Tensor) -> None:
-        """Keep the tensor unchanged."""
+    def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """Keep the tensors unchanged."""
 
     def broadcast_first(self, tensor: Tensor) -> None:
         """Keep the tensor unchanged."""
+
+    def gather_objects(self, value: _T) -> list[_T]:
+        """Return the value."""
+        return [value]
 
 
 class DistributedWorkers:
@@ -64,22 +74,44 @@ class DistributedWorkers:
     def gather_rows(self, rows_B: Tensor) -> Tensor:
         """Return the rows of all workers, ordered by rank, by `all_gather`."""
         local = rows_B.detach().to(self._device).contiguous()
-        gathered = [torch.empty_like(local) for _ in range(self.count)]
-        distributed.all_gather(gathered, local)
-        return torch.cat(gathered).to(rows_B.device)
+        gathered = local.new_empty((self.count * len(local), *local.shape[1:]))
+        distributed.all_gather_into_tensor(gathered, local)
+        return gathered.to(rows_B.device)
 
-    def sum_in_place(self, tensor: Tensor) -> None:
-        """Sum a tensor over all workers in place, by `all_reduce`."""
-        self._apply_in_place(tensor, distributed.all_reduce)
+    def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """Sum tensors over all workers in place, by one `all_reduce` for each bucket of 25 MB."""
+        for bucket in _fill_buckets(tensors):
+            flat = torch.cat([tensor.detach().flatten() for tensor in bucket]).to(self._device)
+            distributed.all_reduce(flat)
+            for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+                tensor.detach().copy_(part.view_as(tensor))
 
     def broadcast_first(self, tensor: Tensor) -> None:
         """Copy the first worker's tensor to all workers in place, by `broadcast`."""
-        self._apply_in_place(tensor, lambda on_device: distributed.broadcast(on_device, src=0))
-
-    def _apply_in_place(self, tensor: Tensor, collective: Callable[[Tensor], object]) -> None:
         on_device = tensor.detach().to(self._device).contiguous()
-        collective(on_device)
+        distributed.broadcast(on_device, src=0)
         tensor.detach().copy_(on_device)
+
+    def gather_objects(self, value: _T) -> list[_T]:
+        """Return the values of all workers, ordered by rank, by `all_gather_object`."""
+        values: list[Any] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values
+
+
+def _fill_buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield the tensors in their order, in lists of one type and device and at most 25 MB (or one tensor)."""
+    bucket: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        is_other = bool(bucket) and (bucket[0].dtype, bucket[0].device) != (tensor.dtype, tensor.device)
+        if bucket and (is_other or size + tensor.nbytes > _BUCKET_BYTES):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(tensor)
+        size += tensor.nbytes
+    if bucket:
+        yield bucket
 
 
 @dataclass(frozen=True, kw_only=True)

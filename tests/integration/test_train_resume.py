@@ -16,11 +16,20 @@ from support.polling import poll_until
 from support.warm_commands import WarmCommand, start_warm
 
 CHANGES = ("recipe.name=stair-grounded", "recipe.steps=16", "optim.ema=0.9", "data.augment=strong", "validation.every=3")
+SHARDS = (
+    "data.train=[{shards='shards/{000..010}.tar'}]",
+    "data.readers=2",
+    "data.shuffle=4",
+    "batch.accumulate=2",
+    "optim.name=lamb",
+)
+"""50 pairs, one broken image and a missing tar: the killed run is in a later epoch."""
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     tiny_training.write_set(tmp_path / "set")
+    tiny_training.write_shards(tmp_path / "set", pairs=50, per_shard=5, **{"x.png": b"broken", "x.txt": b"a dog"})
     return tmp_path / "set"
 
 
@@ -49,23 +58,28 @@ def wait_for_steps(folder: Path, out: str, running: WarmCommand, step: int) -> N
     poll_until(has_come)
 
 
-def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path) -> None:
-    straight = run_training(folder, "straight", "--json")
+@pytest.mark.parametrize(("data", "kills"), [((), (4, 11)), (SHARDS, (11,))], ids=["pairs", "shards"])
+def test_a_killed_run_continues_to_the_same_model_bit_for_bit(
+    folder: Path, data: tuple[str, ...], kills: tuple[int, ...]
+) -> None:
+    changes = [part for change in data for part in ("--set", change)]
+    straight = run_training(folder, "straight", "--json", *changes)
     assert straight.returncode == 0, straight.stderr
     output = json.loads(straight.stdout)
     assert (output["steps"], output["checkpoint"], output["pairs"]) == (
         16,
         str(folder / "straight"),
-        tiny_training.PAIRS,
+        None if data else tiny_training.PAIRS,
     )
-    for step in (4, 11):  # in the first stage and in the last but one, after a saved state that isn't of this step
-        with start_training(folder, "killed") as running:
+    assert len(output["problems"]) == (2 if data else 0)
+    for step in kills:  # in the first stage and in the last but one, after a saved state that isn't of this step
+        with start_training(folder, "killed", *changes) as running:
             wait_for_steps(folder, "killed", running, step)
             running.send_signal(signal.SIGKILL)
             assert running.wait().returncode == -signal.SIGKILL
         assert (folder / "killed" / "state.pt").is_file()
         assert not (folder / "killed" / "model.safetensors").exists()
-    last = run_training(folder, "killed", "--json")
+    last = run_training(folder, "killed", "--json", *changes)
     assert last.returncode == 0, last.stderr
     assert "resuming the training" in last.stderr
     for name in ("model.safetensors", "log.csv", "config.json", "README.md", "train.toml"):

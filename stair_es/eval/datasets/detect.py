@@ -52,7 +52,7 @@ def read_webdataset(path: Path) -> Iterator[CaptionEntry | InvalidEntry]:
 
 def has_captioned_images(folder: Path) -> bool:
     """Return whether the folder contains an image with a text file next to it, at any depth."""
-    return any(isinstance(entry, CaptionEntry) for entry in read_sidecar_captions(folder))
+    return any(isinstance(entry, CaptionEntry) and entry.captions for entry in read_sidecar_captions(folder))
 
 
 def read_sidecar_captions(folder: Path) -> Iterator[CaptionEntry | InvalidEntry]:
@@ -68,9 +68,9 @@ def read_sidecar_captions(folder: Path) -> Iterator[CaptionEntry | InvalidEntry]
 
 
 def _read_image_entry(image: Path, folder: Path, text: Path | None) -> CaptionEntry | InvalidEntry:
-    name = image.relative_to(folder).as_posix()
+    name, locator = image.relative_to(folder).as_posix(), FileLocator(to_file_uri(image))
     if text is None:
-        return InvalidEntry(name, "no caption file next to it (.txt or .json)")
+        return CaptionEntry(name, (), (), (), locator)
     try:
         row = read_json_file(text) if text.suffix == ".json" else {"caption": read_text_file(text)}
     except OSError as error:
@@ -78,9 +78,7 @@ def _read_image_entry(image: Path, folder: Path, text: Path | None) -> CaptionEn
     except ValueError as error:
         return InvalidEntry(name, "its caption isn't valid text or JSON", str(error))
     captions, tags = (extract_captions(row), extract_tags(row)) if isinstance(row, dict) else (extract_texts(row), ())
-    return (
-        CaptionEntry(name, (), captions, tags, FileLocator(to_file_uri(image))) if captions else InvalidEntry(name, "no caption")
-    )
+    return CaptionEntry(name, (), captions, tags, locator)
 
 
 _BY_SUFFIX: tuple[tuple[frozenset[str], str, Callable[[Path], Iterator[CaptionEntry | InvalidEntry]]], ...] = (
@@ -121,7 +119,8 @@ def has_accepted_words(path: Path) -> bool:
     """Return whether a file is JSON Lines whose first usable entry has accepted words."""
     is_readable = path.is_file() and has_source_suffix(str(path), JSONL_SUFFIXES)
     entries = read_json_lines(path) if is_readable else iter(())
-    return any(entry.accepted for entry in islice((each for each in entries if isinstance(each, CaptionEntry)), 1))
+    usable = (each for each in entries if isinstance(each, CaptionEntry) and (each.captions or each.accepted))
+    return any(entry.accepted for entry in islice(usable, 1))
 
 
 def get_image_folder(path: Path) -> Path:

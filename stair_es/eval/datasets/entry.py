@@ -26,6 +26,7 @@ class CaptionEntry:
     candidate_paths: tuple[str, ...]
     """Candidate paths relative to the folder of images, most likely first."""
     captions: tuple[str, ...]
+    """None if the dataset has none for it."""
     tags: tuple[str, ...] = ()
     locator: Locator | None = None
     """Locator of the bytes, if the dataset contains them or the file was found already."""

@@ -59,10 +59,9 @@ def _parse_row(row: object, number: int) -> CaptionEntry | InvalidEntry:
     if image is None:
         return InvalidEntry(f"line {number}", "no image (a path in `image` or `file`)")
     captions, accepted = extract_captions(row), extract_accepted(row)
-    if captions or accepted:
-        return CaptionEntry(image, (image,), captions, extract_tags(row), accepted=accepted)
-    reason = "`accepted` is no list of words, or an empty one" if ACCEPTED_KEY in row else "no caption"
-    return InvalidEntry(f"line {number}", reason, image)
+    if ACCEPTED_KEY in row and not captions and not accepted:
+        return InvalidEntry(f"line {number}", "`accepted` is no list of words, or an empty one", image)
+    return CaptionEntry(image, (image,), captions, extract_tags(row), accepted=accepted)
 
 
 def parse_coco(images: list[Any], annotations: list[Any]) -> Iterator[CaptionEntry | InvalidEntry]:

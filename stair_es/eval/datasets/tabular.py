@@ -101,11 +101,7 @@ def _parse_entry(row: Mapping[str, Any], column: str, where: str, shared: frozen
     captions = extract_captions(row)
     if not image:
         return InvalidEntry(where, "no image (a path in `image` or `file`)")
-    return (
-        CaptionEntry(image, list_candidate_paths(image, shared), captions, extract_tags(row))
-        if captions
-        else InvalidEntry(where, "no caption", image)
-    )
+    return CaptionEntry(image, list_candidate_paths(image, shared), captions, extract_tags(row))
 
 
 def list_candidate_paths(image: str, shared: frozenset[str] = frozenset()) -> tuple[str, ...]:
@@ -210,9 +206,4 @@ def read_source_entries(source: Source) -> Iterator[CaptionEntry | InvalidEntry]
 def _parse_item(item: SourceItem, where: str) -> CaptionEntry | InvalidEntry:
     if isinstance(item.locator, _UnresolvedLocator):
         return _parse_entry({**item.fields, "image": item.locator.text}, "image", where, frozenset())
-    captions = extract_captions(item.fields)
-    return (
-        CaptionEntry(where, (), captions, extract_tags(item.fields), item.locator)
-        if captions
-        else InvalidEntry(where, "no caption")
-    )
+    return CaptionEntry(where, (), extract_captions(item.fields), extract_tags(item.fields), item.locator)

@@ -149,6 +149,66 @@ def build_text_backbone(
     return TextBackbone(network, _get_hidden_size(network))
 
 
+def enable_checkpointing(network: Any, name: str) -> None:  # noqa: ANN401  a network of transformers or timm
+    """Let a backbone in training mode keep only the inputs of its layers, and compute the rest again in the backward pass.
+
+    Raises:
+        ModelError: If the library can't do this for the network.
+    """
+    try:
+        if hasattr(network, "set_grad_checkpointing"):
+            network.set_grad_checkpointing(True)
+        else:  # transformers 5.6 has the second name only
+            enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+    except (AttributeError, AssertionError, ValueError) as error:
+        raise ModelError(
+            f"the backbone {name!r} has no gradient checkpointing",
+            "Leave out batch.checkpointing, and lower batch.chunk instead.",
+            code="no-checkpointing",
+        ) from error
+
+
+def compute_layer_depths(network: Any, name: str) -> dict[str, int]:  # noqa: ANN401  a network of transformers or timm
+    """Compute the depth of each parameter by name: 0 in the last layer and above, and the largest in the embeddings.
+
+    Raises:
+        ModelError: If the network doesn't consist of layers.
+    """
+    if hasattr(network, "group_matcher"):
+        group_parameters = import_optional("timm.models", "train").group_parameters
+        layers = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
+        depths = {key: max(layers.values()) - layer for key, layer in layers.items()}
+    else:
+        depths = _count_layers(network)
+    if len(set(depths.values())) < 3:  # at least embeddings and two layers
+        raise ModelError(
+            f"no layers were found in the backbone {name!r}", "Leave out optim.layer_decay.", code="no-backbone-layers"
+        )
+    return depths
+
+
+def _count_layers(network: nn.Module) -> dict[str, int]:
+    """Return the depth of each parameter by name; all are 0 without a list of layers of one class."""
+    lists = {
+        prefix: module
+        for prefix, module in network.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) > 1 and len({type(layer) for layer in module}) == 1
+    }
+    if not lists:
+        return dict.fromkeys(dict(network.named_parameters()), 0)
+    sizes = {prefix: sum(parameter.numel() for parameter in module.parameters()) for prefix, module in lists.items()}
+    prefix = max(sizes, key=lambda key: sizes[key])
+    depths, depth = {}, len(lists[prefix])
+    for key, _ in network.named_parameters():
+        if key.startswith(f"{prefix}."):
+            depth = len(lists[prefix]) - 1 - int(key.removeprefix(f"{prefix}.").partition(".")[0])
+        elif depth < len(lists[prefix]):
+            depth = 0  # after the layers
+        depths[key] = depth
+    return depths
+
+
 def _build_transformer(backbone: BackboneConfig, pretrained: bool, inner: str) -> Any:  # noqa: ANN401  a PreTrainedModel
     transformers = import_optional("transformers", "train")
     values = dict(backbone.config)

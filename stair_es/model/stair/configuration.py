@@ -144,6 +144,8 @@ class StairConfig:
     """Dimensions of the dense head, if there is one."""
     similarity: Similarity = "cosine"
     """Similarity of sparse vectors: `cosine` scales them to length 1, so that a dot product is a cosine; `dot` doesn't."""
+    scored_by: HeadName = "dense"
+    """Head that gives the score of a model with both."""
     vocabulary: VocabularyKind = "tokens"
     """Kind of features: tokens of the tokenizer (`feature_ids` in the weights), or the whole words of `words.json`."""
 
@@ -154,6 +156,7 @@ class StairConfig:
         for head in self.heads:
             _check_choice("head", head, get_args(HeadName))
         _check_choice("similarity", self.similarity, get_args(Similarity))
+        _check_choice("scored_by", self.scored_by, get_args(HeadName))
         _check_choice("vocabulary", self.vocabulary, get_args(VocabularyKind))
         if self.vocabulary == "words" and self.text.tie:
             raise CheckpointError(
@@ -182,8 +185,8 @@ class StairConfig:
 
     @property
     def is_scored_by_tokens(self) -> bool:
-        """Return whether sparse vectors give the score. With both heads, dense vectors do, and token weights are grounded."""
-        return "dense" not in self.heads
+        """Return whether sparse vectors give the score; a model with both heads says it in `scored_by`."""
+        return "dense" not in self.heads or ("tokens" in self.heads and self.scored_by == "tokens")
 
     def to_json(self) -> str:
         """Return the text of `config.json`."""

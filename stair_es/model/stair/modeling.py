@@ -5,6 +5,7 @@ Shape suffixes: B batch, C channels, H height, W width, L positions, D states, F
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -92,6 +93,7 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
             rows, name = len(self.text.backbone.word_embeddings_VD), config.text.backbone.name
             check_token_ids(tokens.tokenizer.get_vocab(), rows, f"the text backbone {name!r}" if name else "the text backbone")
         self.log_scale = nn.Parameter(torch.tensor(INITIAL_SCALE).log())
+        self.max_scale = MAX_SCALE
         self.register_buffer("feature_ids_F", torch.from_numpy(tokens.feature_ids_F), persistent=False)
         if tokens.word_vocabulary is None:
             self.register_buffer("feature_of_V", torch.from_numpy(tokens.feature_of_V), persistent=False)
@@ -115,7 +117,7 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
     @property
     def scale(self) -> Tensor:
         """Return the factor for similarities before the softmax of the contrastive loss."""
-        return self.log_scale.exp().clamp(max=MAX_SCALE)
+        return self.log_scale.exp().clamp(max=self.max_scale)
 
     def get_text_embeddings(self) -> Tensor | None:
         """Return the token embeddings [F, T] of the text head, its own or the backbone's; None without a token head."""
@@ -172,6 +174,17 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
         for head in (self.image.head, self.text.head):
             if head.bias_F is not None:
                 head.bias_F.fill_(value)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def set_scale(self, value: float) -> None:
+        """Set the factor for similarities."""
+        self.log_scale.fill_(math.log(value))
+
+    def compile_towers(self) -> None:
+        """Let `torch.compile` compile the networks on their first use. The names of parameters stay."""
+        for tower in (self.image, self.text):
+            for module in (tower.backbone, tower.head):
+                module.compile()
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def initialize_from_text_embeddings(self) -> None:

@@ -19,7 +19,8 @@ from stair_es.sources.io.remote import RERUN_REMEDY, describe_store_error, open_
 from stair_es.sources.io.remote_listing import RemoteFileLister
 from stair_es.sources.io.uris import STDIN_URI, from_file_uri, get_scheme, open_regular
 
-_BLOCK = 1 << 20
+DEFAULT_BLOCK = 1 << 20
+"""Bytes per request to an object store."""
 
 
 class StdinFileLister:
@@ -88,8 +89,8 @@ def open_unpacked(found: ListedFile) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def open_raw(found: ListedFile) -> Iterator[BinaryIO]:
-    """Open the file like `open_unpacked`, without decompressing it."""
+def open_raw(found: ListedFile, block_bytes: int = DEFAULT_BLOCK) -> Iterator[BinaryIO]:
+    """Open the file like `open_unpacked`, without decompressing it; an object is requested in blocks of `block_bytes`."""
     if found.uri == STDIN_URI:
         # not `sys.stdin.buffer`, whose lock a thread that waits for input holds: the interpreter can't end then
         with open(sys.stdin.fileno(), "rb", closefd=False) as file:
@@ -97,7 +98,7 @@ def open_raw(found: ListedFile) -> Iterator[BinaryIO]:
     elif isinstance(found.locator, ObjectLocator):
         try:
             fs, path = open_file_system(found.locator.secret_url or found.locator.uri)
-            file = fs.open(path, "rb", block_size=_BLOCK)
+            file = fs.open(path, "rb", block_size=block_bytes)
         except OSError as error:
             raise SourceError(
                 f"{found.uri} can't be opened: {describe_store_error(error)}", RERUN_REMEDY, code="file-unreadable"

@@ -14,7 +14,7 @@ from stair_es.sources.base import Locator
 from stair_es.sources.io.files import ListedFile
 from stair_es.sources.io.local_file import InlineBytes
 from stair_es.sources.io.object_store import ObjectLocator, TarMemberLocator
-from stair_es.sources.io.open_file import open_raw
+from stair_es.sources.io.open_file import DEFAULT_BLOCK, open_raw
 from stair_es.sources.io.remote import describe_store_error
 from stair_es.sources.io.uris import format_modification_time
 from stair_es.sources.limits import (
@@ -31,6 +31,8 @@ _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 256
 """Longer than a file name may be. Python before 3.11.10 takes quadratic time for such a number (CVE-2024-6232)."""
 _PADDING_READ = 1 << 16
+_STREAM_BLOCK = 1 << 24
+"""Bytes per request to an object store when a tar is read as a stream."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +53,27 @@ class BrokenMember:
 
 
 def read_tar_members(
-    tar: ListedFile, max_bytes: int, find_kind: Callable[[str], MemberKind | None]
+    tar: ListedFile, max_bytes: int, find_kind: Callable[[str], MemberKind | None], *, stream: bool = False
 ) -> Iterator[TarMember | BrokenMember]:
     """Yield the files of a tar. A compressed tar is decompressed as a stream, with one member in memory at a time.
 
     Members for whose name `find_kind` returns None are not read and may have any size.
+
+    Args:
+        tar: The tar.
+        max_bytes: Limit on the size of an image.
+        find_kind: Returns what a member is, by its name.
+        stream: Whether to read the images on the way, in one long sequential read, instead of locating them.
     """
     compressed = tar.uri.endswith((".gz", ".tgz"))
     try:
-        with open_raw(tar) as file:
+        with open_raw(tar, _STREAM_BLOCK if stream else DEFAULT_BLOCK) as file:
             limited_file = _HeaderLimitedFile(cast("BinaryIO", gzip.GzipFile(fileobj=file)) if compressed else file)
             with tarfile.open(fileobj=cast("BinaryIO", limited_file), mode="r:") as archive:
                 while (info := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
                     limited_file.begin_member(archive, info)
-                    if member := _build_member(archive, info, tar, max_bytes, find_kind, compressed=compressed):
+                    if member := _build_member(archive, info, tar, max_bytes, find_kind, inline=compressed or stream):
                         yield member
                     limited_file.begin_header()
                 if reason := limited_file.explain_end(archive.offset):
@@ -137,7 +145,7 @@ def _build_member(
     max_bytes: int,
     find_kind: Callable[[str], MemberKind | None],
     *,
-    compressed: bool,
+    inline: bool,
 ) -> TarMember | BrokenMember | None:
     if info.isdir():
         return None
@@ -153,14 +161,14 @@ def _build_member(
         return TarMember(name, InlineBytes(b""), None)
     text = kind == "text"
     limit = MAX_TEXT_BYTES if text else max_bytes
-    if (text or compressed) and info.size > limit:
+    if (text or inline) and info.size > limit:
         return BrokenMember(name, f"{info.size} bytes exceed the limit of {limit}")
-    file = archive.extractfile(info) if compressed or text else None
+    file = archive.extractfile(info) if inline or text else None
     data = file.read() if file else None
     if data is not None and len(data) < info.size:
         raise tarfile.ReadError("unexpected end of data")
     modified_at = format_modification_time(info.mtime)
-    if compressed and data is not None:
+    if inline and data is not None:
         return TarMember(name, InlineBytes(data, modified_at), data if text else None)
     secret = tar.locator.secret_url if isinstance(tar.locator, ObjectLocator) else None
     return TarMember(name, TarMemberLocator(tar.uri, info.offset_data, info.size, tar.version, secret, modified_at), data)

@@ -52,13 +52,16 @@ class _Sample:
 
 
 class WebdatasetSource:
-    """The samples of tars. `argument` is the argument with its braces, `arguments` its expansion."""
+    """The samples of tars. `argument` is the argument with its braces, `arguments` its expansion.
 
-    def __init__(self, arguments: list[str], argument: str, options: SourceOptions) -> None:
+    With `stream`, an item's locator has the bytes of its image, and each tar is read once from begin to end.
+    """
+
+    def __init__(self, arguments: list[str], argument: str, options: SourceOptions, *, stream: bool = False) -> None:
         self._files = [
             create_file_lister(argument, TAR_SUFFIXES, options.walk, check=len(arguments) == 1) for argument in arguments
         ]
-        self._options = options
+        self._options, self._stream = options, stream
         self._image_suffixes = get_readable_suffixes()
         self._ignored = NameCounter()
         self._hidden = 0
@@ -101,7 +104,7 @@ class WebdatasetSource:
 
     def _read_samples(self, tar: ListedFile) -> Iterator[SourceItem | ListingFailure]:
         sample = _Sample(key="")
-        for member in read_tar_members(tar, self._options.read_limits.max_bytes, self._find_kind):
+        for member in read_tar_members(tar, self._options.read_limits.max_bytes, self._find_kind, stream=self._stream):
             if self._is_left_out(member.name):
                 continue
             if isinstance(member, BrokenMember):
@@ -219,18 +222,25 @@ class WebdatasetKind:
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without reading from it."""
         check_not_stdin(argument, "a tar")
-        arguments = [argument]
-        if "{" in argument:
-            braceexpand = import_optional("braceexpand", "webdataset")
-            try:
-                arguments = list(braceexpand.braceexpand(argument))
-            except ValueError as error:
-                raise UsageError(
-                    f"can't expand {strip_credentials(argument)!r}: {error}",
-                    "Write {0000..0127} or {a,b}.",
-                    code="invalid-brace-pattern",
-                ) from None
-        return WebdatasetSource(arguments, argument, options)
+        return WebdatasetSource(expand_braces(argument), argument, options)
+
+
+def expand_braces(argument: str) -> list[str]:
+    """Return the arguments that one with braces stands for: `{0000..0127}` or `{a,b}`.
+
+    Raises:
+        MissingExtra: If it has braces, and braceexpand isn't installed.
+        UsageError: If the braces don't match.
+    """
+    if "{" not in argument:
+        return [argument]
+    braceexpand = import_optional("braceexpand", "webdataset")
+    try:
+        return list(braceexpand.braceexpand(argument))
+    except ValueError as error:
+        raise UsageError(
+            f"can't expand {strip_credentials(argument)!r}: {error}", "Write {0000..0127} or {a,b}.", code="invalid-brace-pattern"
+        ) from None
 
 
 KIND = WebdatasetKind()

@@ -15,28 +15,51 @@ from stair_es.model.stair.configuration import INITIAL_BIAS, HeadName, ImageTowe
 from stair_es.training.data.transforms import get_augmentation
 from stair_es.types import TrainingPrecision
 
-LossName: TypeAlias = Literal["contrastive", "ground_image", "ground_text", "flops_image", "flops_text", "distil"]
+LossName: TypeAlias = Literal[
+    "contrastive", "joint", "distil", "ground_image", "ground_text", "gate_image", "flops_image", "flops_text"
+]
 ModelPart: TypeAlias = Literal["image.backbone", "image.head", "text.backbone", "text.head"]
+DecayName: TypeAlias = Literal["cosine", "linear", "constant"]
 LOSSES: tuple[LossName, ...] = get_args(LossName)
 PARTS: tuple[ModelPart, ...] = get_args(ModelPart)
 
 Amount: TypeAlias = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 PositiveCount: TypeAlias = Annotated[int, Meta(ge=1)]
+Beta: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
+Scale: TypeAlias = Annotated[float, Meta(gt=0, le=1000)]
 Seed: TypeAlias = Annotated[int, Meta(ge=0, lt=2**32)]
 """A seed that numpy and PyTorch accept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """A caption set."""
+    """A caption set, or for training one in shards."""
 
-    captions: str
+    captions: str | None = None
     """File in any format that `stair-es evaluate` reads; relative to the configuration file."""
+    shards: str | tuple[str, ...] | None = None
+    """Webdataset tars that are read as streams: paths or URLs, with braces, globs, or folders."""
+    weight: Annotated[float, Meta(gt=0, le=sys.float_info.max)] | None = None
+    """Share of the samples that come from these shards, relative to the other sets; None for the number of shards."""
     images: str | None = None
     """Folder of the images; None for the folder of the file."""
     split: str | None = None
     """Split, for Karpathy's format."""
+
+    def __post_init__(self) -> None:
+        """Check the values together.
+
+        Raises:
+            ConfigError: If there isn't exactly one of `captions` and `shards`, or a key belongs to the other.
+        """
+        if (self.captions is None) == (not self.shards):
+            raise ConfigError(
+                "a set needs either captions or shards", 'Write captions = "train.jsonl", or shards = "{000..099}.tar".'
+            )
+        name = "weight" if self.shards is None else "images" if self.images else "split"
+        if (self.weight if self.shards is None else self.images or self.split) is not None:
+            raise ConfigError(f"{name} is for {'shards' if self.shards is None else 'captions'}", f"Leave out {name}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +114,15 @@ class DataConfig:
     views: PositiveCount = 4
     noise: Amount = 0.0
     """Largest length of the noise that is added to the vectors of a dense model, whose own is 1; its teaching has it, too."""
+    captions_from: Annotated[str, Meta(pattern="^https?://")] | None = None
+    """Base URL of an endpoint in OpenAI's form that captions the images without captions; None leaves these out."""
+    captions_model: str = ""
+    """Model of that endpoint; empty for the first that it lists."""
+    captions_prompt: str = "Describe this image in one sentence."
+    readers: PositiveCount = 4
+    """Processes of each worker that read shards."""
+    shuffle: PositiveCount = 2000
+    """Samples of shards that each worker has in memory, to shuffle them."""
 
     def __post_init__(self) -> None:
         """Check the values together.
@@ -98,12 +130,43 @@ class DataConfig:
         Raises:
             UsageError: If there are two ways to choose the validation set, or the augmentation is unknown.
         """
+        if any(each.shards for each in self.held_out):
+            raise ConfigError("only training sets can be shards", "Give held-out sets as captions.")
+        if self.has_shards:
+            self._check_shards()
         if self.validation_share and self.validation:
             raise ConfigError(
                 f"data.validation_share can't be {self.validation_share} with [[data.validation]]",
                 "Leave it out if there are validation sets.",
             )
         get_augmentation(self.augment)
+
+    @property
+    def has_shards(self) -> bool:
+        """Whether training reads shards as streams."""
+        return any(each.shards for each in self.train)
+
+    def _check_shards(self) -> None:
+        """Check what needs a list of all pairs.
+
+        Raises:
+            ConfigError: If a setting needs one.
+        """
+        if not all(each.shards for each in self.train):
+            raise ConfigError(
+                "the training sets are both shards and captions", "Give all of them as shards, or all tars as captions."
+            )
+        needed = {
+            "cache": self.cache,
+            "validation_share": self.validation_share,
+            "held_out": self.held_out,
+            "captions_from": self.captions_from,
+        }
+        if name := next((name for name, value in needed.items() if value), None):
+            raise ConfigError(
+                f"data.{name} needs a list of all pairs, but shards are read as streams",
+                f"Leave out {name}, or give the tars as captions: all of their pairs are then listed in memory.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,20 +179,28 @@ class BatchConfig:
     """Pairs per forward pass on one device (GradCache). 0 for the whole batch."""
     accumulate: PositiveCount = 1
     """Batches whose gradients are accumulated for one update."""
+    checkpointing: bool = False
+    """Whether backbones that learn compute their states again in the backward pass, layer by layer, instead of keeping them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Optimizer settings (AdamW)."""
+    """Optimizer settings."""
 
+    name: Literal["adamw", "lamb"] = "adamw"
     lr: Amount = 1e-3
     """Learning rate of the heads."""
     backbone_lr: Amount = 1e-5
     scale_lr: Amount = 1e-2
     """Learning rate of the temperature."""
+    layer_decay: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Factor for the learning rate of each layer of a backbone, from its end to its embeddings; 1 for none."""
     weight_decay: Amount = 0.01
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Decay of the averages of the gradient and of its square."""
+    eps: Annotated[float, Meta(gt=0, le=1)] = 1e-8
     warmup_steps: Count = 30
-    decay: Literal["cosine", "constant"] = "cosine"
+    decay: DecayName = "cosine"
     clip: Amount = 1.0
     """Maximum gradient norm; 0 for no clipping."""
     precision: TrainingPrecision = "fp32"
@@ -137,6 +208,8 @@ class OptimizerConfig:
     """Decay of the moving average of the parameters; 0 for none."""
     teacher_scale: Amount = 20.0
     """Factor for the teacher's similarities (loss `distil`)."""
+    compile: bool = False
+    """Whether `torch.compile` compiles the towers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +277,8 @@ class ModelConfig:
     heads: tuple[HeadName, ...] = ("tokens",)
     dense_dim: int = 256
     similarity: Similarity = "cosine"
+    scored_by: HeadName = "dense"
+    """Head that gives the score of a model with both."""
     vocabulary: str = "all"
     """Tokens of the model: `all` tokens, those that occur in the training `captions`, or the whole words of a `.json` file."""
     start: str | None = None
@@ -212,6 +287,10 @@ class ModelConfig:
     """Whether the heads' token embeddings are initialized from the text network."""
     start_bias: float = INITIAL_BIAS
     """Initial bias of each token, in both heads."""
+    start_scale: Scale = 20.0
+    """Initial factor for similarities (the inverse temperature); a checkpoint in `start` has its own."""
+    max_scale: Scale = 100.0
+    """Maximum of this factor."""
     start_seed: Seed | None = None
     """Seed of random parameters; None for the configuration's `seed`. Models with the same initialization can be averaged."""
     pretrained: bool = True
@@ -223,7 +302,8 @@ class ModelConfig:
         """Check the values.
 
         Raises:
-            UsageError: If the vocabulary is unknown, or whole words are tied to the embeddings of tokens.
+            UsageError: If the vocabulary is unknown, whole words are tied to the embeddings of tokens, or the initial scale is
+                above its maximum.
         """
         if self.vocabulary not in ("all", "captions") and not self.has_whole_words:
             raise ConfigError(
@@ -231,6 +311,11 @@ class ModelConfig:
             )
         if self.has_whole_words and self.text.tie:
             raise ConfigError("text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false.")
+        if self.start_scale > self.max_scale:
+            raise ConfigError(
+                f"model.start_scale is {self.start_scale:g}, above model.max_scale, {self.max_scale:g}",
+                "Lower start_scale, or raise max_scale.",
+            )
 
     @property
     def has_dense_backbones(self) -> bool:
@@ -252,8 +337,8 @@ class RecipeConfig:
     """Total of all stages."""
     frozen_backbones: bool = False
     """Whether only heads and temperature are trained."""
-    flops: Amount | None = None
-    """Weight of the FLOPs regularizer instead of the recipe's, where it has one."""
+    losses: Mapping[LossName, Amount] = field(default_factory=dict)
+    """Weights instead of the recipe's, in the stages that have these losses."""
 
 
 @dataclass(frozen=True, kw_only=True)

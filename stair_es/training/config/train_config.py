@@ -55,13 +55,7 @@ class TrainConfig:
         Raises:
             UsageError: If two settings contradict each other.
         """
-        losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
-        if "tokens" not in self.model.heads and losses - {"contrastive", "distil"}:
-            raise ConfigError(
-                f"the loss {min(losses - {'contrastive', 'distil'})} needs a token head", "Give heads = ['tokens']."
-            )
-        if "distil" in losses and not self.model.teacher and not self.model.has_dense_backbones:
-            raise ConfigError("the loss distil needs a teacher", "Give model.teacher, a model with dense vectors.")
+        self._check_losses()
         if self.data.cache and (unfrozen := [stage.name for stage in self.stages if set(stage.train) & _BACKBONES]):
             raise ConfigError(
                 f"data.cache stores the states of frozen backbones, but stage {unfrozen[0]!r} trains one",
@@ -78,12 +72,38 @@ class TrainConfig:
                 )
         if self.validation.patience and not self.data.validation and not self.data.validation_share:
             raise ConfigError("validation.patience needs a validation set", "Write [[data.validation]].")
+        if self.data.has_shards and self.model.vocabulary == "captions":
+            raise ConfigError(
+                "model.vocabulary can't be the words of the captions: shards are read as streams",
+                'Give "all", or a file of words.',
+            )
         if self.data.noise and not self.model.has_dense_backbones:
             raise ConfigError(
                 "data.noise is for the vectors of a dense model", 'Give both backbones kind = "dense", or noise = 0.'
             )
         if self.model.has_dense_backbones:
             self._check_dense_backbones()
+
+    def _check_losses(self) -> None:
+        """Check that the model has what its losses need.
+
+        Raises:
+            ConfigError: If a head or a teacher is missing.
+        """
+        losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
+        if "tokens" not in self.model.heads and losses - {"contrastive", "distil"}:
+            raise ConfigError(
+                f"the loss {min(losses - {'contrastive', 'distil'})} needs a token head", "Give heads = ['tokens']."
+            )
+        is_scored_by_dense = "dense" in self.model.heads and self.model.scored_by == "dense"
+        if losses & {"joint", "gate_image"} and is_scored_by_dense:
+            raise ConfigError(
+                f"the loss {min(losses & {'joint', 'gate_image'})} needs scores of token weights", 'Give scored_by = "tokens".'
+            )
+        if "joint" in losses and "dense" not in self.model.heads:
+            raise ConfigError("the loss joint compares the scores of two heads", 'Give heads = ["tokens", "dense"].')
+        if "distil" in losses and not self.model.teacher and not self.model.has_dense_backbones:
+            raise ConfigError("the loss distil needs a teacher", "Give model.teacher, a model with dense vectors.")
 
     @property
     def is_taught_by_backbone(self) -> bool:
@@ -158,7 +178,7 @@ def build_train_config(values: Mapping[str, Any], folder: Path, text: str, where
 
 
 def _apply_recipe(recipe: RecipeConfig, tables: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the tables of a configuration with the recipe's stages, and its defaults for the model."""
+    """Return the tables of a configuration with the recipe's stages, and its defaults for model and optimizer."""
     if recipe.name not in list_recipes():
         raise ConfigError(
             f"{where}: unknown recipe {recipe.name!r}",
@@ -167,11 +187,11 @@ def _apply_recipe(recipe: RecipeConfig, tables: Mapping[str, Any], where: str) -
     values = _read_recipe(recipe.name)
     stages = _share_steps(values["stages"], recipe.steps)
     for stage in stages:
-        if recipe.flops is not None:
-            stage["losses"] |= {name: recipe.flops for name in stage["losses"] if name.startswith("flops")}
+        stage["losses"] |= {name: weight for name, weight in recipe.losses.items() if name in stage["losses"]}
         if recipe.frozen_backbones:
             stage["train"] = [part for part in stage.get("train", PARTS) if part not in _BACKBONES]
-    return {**_apply_defaults(tables, {"model": values.get("model", {})}), "stages": stages}
+    defaults: dict[str, Any] = {section: values[section] for section in ("model", "optim") if section in values}
+    return {**_apply_defaults(tables, defaults), "stages": stages}
 
 
 def _share_steps(stages: Sequence[Mapping[str, Any]], steps: int) -> list[dict[str, Any]]:
@@ -228,4 +248,5 @@ def build_stair_config(config: TrainConfig, image: BackboneConfig, text: Backbon
         heads=model_config.heads,
         dense_dim=model_config.dense_dim,
         similarity=model_config.similarity,
+        scored_by=model_config.scored_by,
     )

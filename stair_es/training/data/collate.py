@@ -12,6 +12,7 @@ from torch import Tensor
 from stair_es.errors import SourceError
 from stair_es.model.stair.modeling import TextBatch
 from stair_es.model.stair.tokenizer import StairTokenizer
+from stair_es.training.data.dataset import ProblemCounter
 from stair_es.training.data.sampler import SampleIndex
 
 _IMAGE, _TEXT, _WORDS = 1, 2, 3
@@ -64,7 +65,7 @@ class CaptionSampler:
 
     def choose_caption(self, sample: SampleIndex) -> str:
         """Return the caption of a sample: a random one of the item's few variants."""
-        rng = np.random.default_rng((self.seed, _TEXT, sample.item, sample.epoch))
+        rng = make_caption_rng(self.seed, sample.item, sample.epoch)
         return self.get_variant(sample.item, int(rng.integers(self.texts_per_image)))
 
     def get_variant(self, item: int, number: int) -> str:
@@ -83,6 +84,7 @@ class Collator:
     images: ImageLoader
     texts: TextLoader
     caption_sampler: CaptionSampler
+    problems: ProblemCounter
 
     def collate_batch(self, samples: Sequence[SampleIndex]) -> tuple[Tensor, TextBatch, list[str], list[SampleIndex]]:
         """Return images, texts, the raw texts, and the samples taken; an unreadable pair is replaced by the next one.
@@ -99,10 +101,14 @@ class Collator:
             for position in unreadable:
                 batch[position] = self._find_replacement(batch, position)
         raise SourceError(
-            f"{_MAX_ATTEMPTS} pairs in a row can't be read",
-            "See the reported problems, and fix the training set.",
+            f"{_MAX_ATTEMPTS} pairs in a row can't be read{self._describe_problem()}",
+            "Fix the training set, and run again: training resumes from the last saved state.",
             code="pair-unreadable",
         )
+
+    def _describe_problem(self) -> str:
+        """Return the most frequent reason for unreadable pairs."""
+        return next((f": {line}" for line in self.problems.format_lines()), "")
 
     def _find_replacement(self, batch: Sequence[SampleIndex], position: int) -> SampleIndex:
         """Return the next pair after an unreadable one that isn't in the batch yet."""
@@ -115,3 +121,8 @@ class Collator:
 def make_image_rng(seed: int, item: int, view: int) -> np.random.Generator:
     """Return the random generator for an image's augmentation."""
     return np.random.default_rng((seed, _IMAGE, item, view))
+
+
+def make_caption_rng(seed: int, item: int, epoch: int) -> np.random.Generator:
+    """Return the random generator for the choice of a caption."""
+    return np.random.default_rng((seed, _TEXT, item, epoch))

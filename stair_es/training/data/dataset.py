@@ -8,17 +8,17 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from stair_es.errors import DatasetError
-from stair_es.eval.datasets.detect import get_image_folder, read_entries
+from stair_es.eval.datasets.detect import get_image_folder, is_caption_folder, read_entries, read_sidecar_captions
 from stair_es.eval.datasets.entry import CaptionEntry, InvalidEntry
 from stair_es.sources.base import Locator, ReadLimits
 from stair_es.sources.io.local_file import FileLocator
@@ -72,6 +72,20 @@ class ProblemCounter:
         self.counts[kind] += count
         if len(self.examples[kind]) < _MAX_EXAMPLES:
             self.examples[kind].append(f"{where[:200]}: {reason[:300]}" if where else f"{count} {reason[:300]}")
+
+    def add_entry(self, entry: InvalidEntry) -> None:
+        """Count an entry that a set can't use."""
+        self.add_problem(entry.where, f"{entry.reason}: {entry.detail}" if entry.detail else entry.reason, entry.count)
+
+    def merge_json(self, value: Mapping[str, Any]) -> None:
+        """Add the counts of another counter, as its `to_json` returned them."""
+        self.counts.update(value["counts"])
+        for kind, examples in value["examples"].items():
+            self.examples[kind] = [*self.examples[kind], *examples][:_MAX_EXAMPLES]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return counts and examples."""
+        return {"counts": dict(self.counts), "examples": dict(self.examples)}
 
     def format_lines(self) -> list[str]:
         """Return one line per reason, the most frequent first."""
@@ -158,18 +172,27 @@ class TrainingSet:
         return self.select_pairs(np.flatnonzero(kept))
 
 
-def read_pairs(files: Sequence[PairFile]) -> TrainingSet:
+AddCaptions: TypeAlias = Callable[[Iterable[TrainingPair], ProblemCounter], Iterator[TrainingPair]]
+"""Pairs, some without a caption, and where problems go -> pairs with captions, in order."""
+
+
+def read_pairs(files: Sequence[PairFile], add_captions: AddCaptions | None = None) -> TrainingSet:
     """Read the pairs of caption sets, in order; consecutive entries of an image are merged.
+
+    Args:
+        files: The caption sets.
+        add_captions: Adds captions to images without any, which are problems otherwise; a set may then be a folder of images.
 
     Raises:
         UsageError: If a set is missing, isn't a caption set, or has no pair.
         MissingExtra: If a library for its format isn't installed.
+        SourceError: If captions can't be added.
     """
     problems = ProblemCounter()
-    return TrainingSet.from_pairs(_iterate_pairs(files, problems), problems)
+    return TrainingSet.from_pairs(_iterate_pairs(files, problems, add_captions), problems)
 
 
-def sample_caption(pair: TrainingPair, rng: np.random.Generator, tag_share: float = DEFAULT_TAG_SHARE) -> str:
+def sample_caption(pair: TrainingPair | CaptionEntry, rng: np.random.Generator, tag_share: float = DEFAULT_TAG_SHARE) -> str:
     """Return a random caption, a fraction of `tag_share` followed by one to four tags: `caption, tag, tag`.
 
     The number of random draws depends only on the number of captions and tags, so a run can be repeated.
@@ -192,11 +215,14 @@ def read_image_bytes(locator: Locator) -> bytes:
     return result.data if result else b""
 
 
-def _iterate_pairs(files: Sequence[PairFile], problems: ProblemCounter) -> Iterator[TrainingPair]:
+def _iterate_pairs(
+    files: Sequence[PairFile], problems: ProblemCounter, add_captions: AddCaptions | None
+) -> Iterator[TrainingPair]:
     for number, file in enumerate(files, 1):
         empty = True
         prefix = f"{number}/" if len(files) > 1 else ""
-        for pair in _read_pair_file(file, problems):
+        pairs = _read_pair_file(file, problems, may_lack_captions=add_captions is not None)
+        for pair in pairs if add_captions is None else add_captions(pairs, problems):
             empty = False
             yield pair._replace(name=prefix + pair.name)
         if empty:
@@ -205,14 +231,15 @@ def _iterate_pairs(files: Sequence[PairFile], problems: ProblemCounter) -> Itera
             raise DatasetError(f"no image with a caption in {file.path}{': ' if first else ''}{first}", remedy)
 
 
-def _read_pair_file(file: PairFile, problems: ProblemCounter) -> Iterator[TrainingPair]:
-    _, entries = read_entries(file.path, file.split)
+def _read_pair_file(file: PairFile, problems: ProblemCounter, *, may_lack_captions: bool) -> Iterator[TrainingPair]:
+    has_none = may_lack_captions and file.path.is_dir() and not is_caption_folder(file.path)
+    entries = read_sidecar_captions(file.path) if has_none else read_entries(file.path, file.split)[1]
     folder = str(file.images or get_image_folder(file.path))
     for entry in _merge_runs(entries, problems):
         locator = entry.find_image(folder)
         if locator is None:
             problems.add_problem(entry.name, f"no such file in {folder}")
-        elif not entry.captions:
+        elif not entry.captions and not may_lack_captions:
             problems.add_problem(entry.name, "no caption")
         else:
             yield TrainingPair(entry.name, locator, tuple(dict.fromkeys(entry.captions)), entry.tags)
@@ -223,7 +250,7 @@ def _merge_runs(entries: Iterable[CaptionEntry | InvalidEntry], problems: Proble
     last: CaptionEntry | None = None
     for entry in entries:
         if isinstance(entry, InvalidEntry):
-            problems.add_problem(entry.where, f"{entry.reason}: {entry.detail}" if entry.detail else entry.reason, entry.count)
+            problems.add_entry(entry)
         elif last is not None and last.name == entry.name:
             last = last.merge_with(entry)
         else:

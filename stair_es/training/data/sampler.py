@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stair_es.errors import ConfigError
 
@@ -26,24 +27,25 @@ class SampleIndex:
 class BatchSampler:
     """Endless batches, epoch after epoch; no two pairs of the same group are in one batch."""
 
-    def __init__(self, groups: Sequence[object], size: int, seed: int) -> None:
+    def __init__(self, groups: Sequence[int] | NDArray[np.int64], size: int, seed: int) -> None:
         """Check that there are enough groups.
 
         Args:
-            groups: Group of each pair: its caption, since another image with the same caption isn't a negative.
+            groups: Group of each pair: a hash of its caption, since another image with the same caption isn't a negative.
             size: Batch size over all workers.
             seed: Seed of the run.
 
         Raises:
             UsageError: If there are fewer groups than a batch needs.
         """
-        group_count = len(set(groups))
+        self._groups = np.asarray(groups, dtype=np.int64)
+        group_count = len(np.unique(self._groups))
         if group_count < size:
             raise ConfigError(
                 f"a batch of {size} requires {size} different captions, but the training set has {group_count}",
                 "Give a smaller batch.size, or more pairs.",
             )
-        self._groups, self._size, self._seed = groups, size, seed
+        self._size, self._seed = size, seed
 
     def iterate_batches(self, begin: int = 0) -> Iterator[tuple[SampleIndex, ...]]:
         """Yield the batches from step `begin` on."""
@@ -61,15 +63,16 @@ class BatchSampler:
         remaining = deque(order.tolist())
         while len(remaining) >= self._size:
             batch: list[int] = []
-            used_groups: set[object] = set()
+            used_groups = set[int]()
             skipped: list[int] = []
             while remaining and len(batch) < self._size:
                 item = remaining.popleft()
-                if self._groups[item] in used_groups:
+                group = int(self._groups[item])
+                if group in used_groups:
                     skipped.append(item)
                 else:
                     batch.append(item)
-                    used_groups.add(self._groups[item])
+                    used_groups.add(group)
             if len(batch) < self._size:
                 return
             remaining.extendleft(reversed(skipped))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +53,37 @@ def write_set(folder: Path, dropout: float | None = None) -> None:
 def write_words(folder: Path, words: Sequence[str] = WHOLE, **spellings: str) -> None:
     """Write a vocabulary of whole words, `words.json`."""
     (folder / "words.json").write_text(WholeWordVocabulary(words, spellings).to_json(), encoding="utf-8")
+
+
+def write_shards(folder: Path, pairs: int = PAIRS, per_shard: int = 3, **members: bytes) -> dict[str, Any]:
+    """Write the pairs of a set of `write_set` as webdataset tars; return what a configuration has to change.
+
+    Args:
+        folder: Folder of the set.
+        pairs: Number of pairs; beyond those of the set, images are repeated.
+        per_shard: Pairs per tar.
+        members: Further members of the first tar.
+    """
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    (folder / "shards").mkdir(exist_ok=True)
+    count = -(-pairs // per_shard)
+    for shard in range(count):
+        files = list[tuple[str, bytes]]()
+        for number in range(shard * per_shard, min(pairs, (shard + 1) * per_shard)):
+            row = rows[number % len(rows)]
+            files.append((f"{number:05}.png", (folder / row["image"]).read_bytes()))
+            files.append((f"{number:05}.json", json.dumps({"captions": row["captions"]}).encode()))
+        write_tar(folder / "shards" / f"{shard:03}.tar", [*files, *(members.items() if shard == 0 else ())])
+    return {"data.train": [{"shards": f"shards/{{000..{count - 1:03}}}.tar"}], "data.readers": 2, "data.shuffle": 4}
+
+
+def write_tar(path: Path, files: list[tuple[str, bytes]]) -> None:
+    """Write a tar of files."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
 
 
 def write_captions(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -30,9 +30,11 @@ from stair_es.model.base import ModelSpec
 from stair_es.model.checkpoint import read_license
 from stair_es.model.stair import checkpoint
 from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.sources.io.local_file import FileLocator
 from stair_es.training import validation
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
 from stair_es.training.config.train_config import list_recipes, read_train_config
+from stair_es.training.data.dataset import TrainingPair, TrainingSet
 from stair_es.training.data_module import split_rows
 from stair_es.training.train import prepare_output_folder
 
@@ -151,7 +153,7 @@ def test_the_seed_decides_the_model(training_folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", sorted(list_recipes()))
 def test_each_recipe_runs(training_folder: Path, tmp_path: Path, name: str) -> None:
-    heads = {"dense": ["dense"], "dense-grounded": ["tokens", "dense"]}.get(name, ["tokens"])
+    heads = {"dense": ["dense"], "dense-grounded": ["tokens", "dense"], "joint": ["tokens", "dense"]}.get(name, ["tokens"])
     changes = {"recipe.name": name, "recipe.steps": 4, "model.heads": heads, "validation.keep": "last"}
     if name == "stair-paper":  # tied embeddings are as wide as the text network
         changes |= {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
@@ -173,6 +175,27 @@ def test_training_starts_with_the_given_bias(training_folder: Path, tmp_path: Pa
     for name in biases:
         assert torch.equal(biased[name], torch.full_like(biased[name], bias))
         assert torch.equal(plain[name], torch.full_like(plain[name], -1.0))
+
+
+def test_training_starts_with_the_given_scale(training_folder: Path, tmp_path: Path) -> None:
+    changes = {**ZERO_RATES, "recipe.steps": 1, "validation.keep": "last", "model.max_scale": 10.0}
+    run_training(training_folder, tmp_path / "first", {**changes, "model.start_scale": 5.0})
+    later = {**changes, "model.start": str(tmp_path / "first"), "model.start_scale": 7.0, "model.max_scale": 7.0}
+    run_training(training_folder, tmp_path / "second", later)  # the checkpoint's own scale wins
+    for name in ("first", "second"):
+        assert float(read_weights(tmp_path / name)["log_scale"].exp()) == pytest.approx(5.0)
+        assert read_metric(tmp_path / name, "scale") == pytest.approx([5.0], rel=1e-3)
+    run_training(training_folder, tmp_path / "third", {**later, "model.start_scale": 2.0, "model.max_scale": 3.0})
+    assert read_metric(tmp_path / "third", "scale") == [3.0]
+
+
+def test_a_missing_compiler_is_reported(training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, str(tmp_path / "no-compiler")))
+    with expect_error("compile-failed") as caught:
+        run_training(training_folder, tmp_path / "out", {"optim.compile": True})
+    assert "no-compiler" in caught.value.message
+    assert "optim.compile" in caught.value.remedy
 
 
 def test_trainings_with_one_start_seed_begin_alike(training_folder: Path, tmp_path: Path) -> None:
@@ -331,6 +354,7 @@ def test_few_images_choose_neither_checkpoint_nor_end(training_folder: Path, tmp
 
 def test_held_out_images_leave_the_training_set(training_folder: Path, tmp_path: Path) -> None:
     result = run_training(training_folder, tmp_path / "out", {"data.held_out": [{"captions": "val.jsonl"}]})
+    assert result.pairs is not None
     assert 0 < result.pairs <= tiny_training.PAIRS - 9  # some of the others look like one of them
     with expect_error("dataset-error"):
         run_training(training_folder, tmp_path / "none", {"data.held_out": [{"captions": "train.jsonl"}]})
@@ -400,7 +424,7 @@ def test_other_configurations_and_folders_are_rejected(training_folder: Path, tm
         run_training(training_folder, out, {"optim.lr": 0.5})
     assert "--restart" in caught.value.remedy
     assert prepare_output_folder(out, restart=False)
-    run_training(training_folder, out, {"batch.chunk": 3, "validation.every": 5})  # these may change
+    run_training(training_folder, out, {"batch.chunk": 3, "batch.checkpointing": True, "validation.every": 5})  # these may change
     assert not prepare_output_folder(out, restart=True)
     assert not (out / "state.pt").exists()
     with expect_error("model-without-state"):
@@ -434,12 +458,13 @@ def test_a_share_of_the_images_is_held_out_by_name(training_folder: Path, tmp_pa
     assert result.pairs == tiny_training.PAIRS - 4
     assert 0 <= result.best <= 1
     names = [f"{number}.png" for number in range(40)]
-    train, held_out = split_rows(names, 0.1)
-    assert (len(held_out), sorted(train + held_out)) == (4, list(range(40)))
-    _, held_out_reversed = split_rows(names[::-1], 0.1)
-    assert {names[row] for row in held_out} == {names[::-1][row] for row in held_out_reversed}
+    pairs = TrainingSet.from_pairs(TrainingPair(name, FileLocator(f"file:///{name}"), ("caption",)) for name in names)
+    train, held_out = split_rows(pairs, 0.1)
+    assert (len(held_out), sorted([*train, *held_out])) == (4, list(range(40)))
+    _, held_out_reversed = split_rows(pairs.select_pairs(range(40)[::-1]), 0.1)
+    assert set(held_out) == {39 - row for row in held_out_reversed}
     with expect_error("dataset-error") as caught:
-        split_rows(names[:4], 0.1)
+        split_rows(pairs.select_pairs(range(4)), 0.1)
     assert "10%" in caught.value.message
 
 

@@ -99,9 +99,9 @@ TSV_CAPTIONS = {"a.jpg": ('the 5" of a "smart" phone', "another"), "b.jpg": ('a 
 @pytest.mark.parametrize(
     ("name", "content", "form", "captions", "places"),
     [
-        ("set.jsonl", JSON_LINES, "JSON Lines", JSON_CAPTIONS, ["line 5", "line 6", "line 7", "line 8"]),
-        ("train.tsv", CONCEPTUAL_CAPTIONS, "TSV", TSV_CAPTIONS, ["line 3", "line 4", "line 6"]),
-        ("set.csv", CSV, "CSV", {"a.jpg": ("one, two",)}, ["set.csv#line=3", "set.csv#line=4"]),
+        ("set.jsonl", JSON_LINES, "JSON Lines", JSON_CAPTIONS, ["c.jpg", "gone.jpg", "line 5", "line 6", "line 7"]),
+        ("train.tsv", CONCEPTUAL_CAPTIONS, "TSV", TSV_CAPTIONS, ["gone.jpg", "line 3", "line 6"]),
+        ("set.csv", CSV, "CSV", {"a.jpg": ("one, two",)}, ["c.jpg", "gone.jpg", "set.csv#line=3"]),
     ],
 )
 def test_lists_of_paths(
@@ -110,7 +110,7 @@ def test_lists_of_paths(
     write_files(image_folder, {name: content})
     result = read_captions(image_folder / name)
     assert (result.form, list_captions(result)) == (form, captions)
-    assert list_problem_places(result) == ["gone.jpg", *places]
+    assert list_problem_places(result) == places
     assert read_images(result.images) == [f"bytes of {image}".encode() for image in captions]
 
 
@@ -174,7 +174,7 @@ def test_parquet_of_paths(image_folder: Path, column: str) -> None:
     result = read_captions(image_folder / "set.parquet")
     assert (result.form, list_captions(result)) == ("Parquet", {"a.jpg": ("one",)})
     assert read_images(result.images) == [b"bytes of a.jpg"]
-    assert list_problem_places(result) == ["gone.jpg", "set.parquet#row=2", "set.parquet#row=3"]
+    assert list_problem_places(result) == ["b.jpg", "gone.jpg", "set.parquet#row=2"]
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_webdataset(tmp_path: Path) -> None:
     (tmp_path / "0003.tar").unlink()
     for path in (tmp_path, tmp_path / "*.tar"):
         assert list_captions(read_captions(path)) == list_captions(result)
-    assert list_tags(tmp_path / "0000.tar") == [(), ("x",)]
+    assert list_tags(tmp_path / "0000.tar") == [(), ("x",), (), ()]
 
 
 def test_truncated_tar_gives_its_complete_members(tmp_path: Path) -> None:

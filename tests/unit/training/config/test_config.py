@@ -45,13 +45,26 @@ def test_the_docs_name_every_key() -> None:
         assert f"`{name}`" in text or f"[data.{name}]]`" in text or f"**`[model.{name}]`**" in text, name
 
 
+BOTH_HEADS = {"model.heads": ["tokens", "dense"], "model.scored_by": "tokens"}
 STAGE: dict[str, Any] = {"name": "s", "steps": 1}
 INVALID: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"optim.lrr": 1.0}, ("tiny.toml.optim:", "'lrr'"), "'lr'"),
     ({"optim.lr": "much"}, ("tiny.toml.optim.lr", "'much'"), "docs/training.md"),
     ({"optim.lr": float("nan")}, ("tiny.toml.optim.lr", "nan"), "docs/training.md"),
     ({"optim.ema": 1.0}, ("tiny.toml.optim.ema", "< 1.0"), "0.999"),
-    ({"optim.decay": "linear"}, ("tiny.toml.optim.decay", "'linear'"), "cosine, constant"),
+    ({"optim.decay": "step"}, ("tiny.toml.optim.decay", "'step'"), "cosine, linear, constant"),
+    ({"optim.name": "sgd"}, ("tiny.toml.optim.name", "'sgd'"), "adamw, lamb"),
+    ({"optim.betas": [0.9]}, ("tiny.toml.optim.betas", "length 2", "[0.9]"), "docs/training.md"),
+    ({"optim.betas": [0.9, 1.0]}, ("tiny.toml.optim.betas[1]", "< 1.0"), "docs/training.md"),
+    ({"optim.eps": 0.0}, ("tiny.toml.optim.eps", "> 0.0"), "docs/training.md"),
+    ({"optim.eps": 1.5}, ("tiny.toml.optim.eps", "<= 1.0"), "docs/training.md"),
+    ({"optim.layer_decay": 0.0}, ("tiny.toml.optim.layer_decay", "> 0.0"), "docs/training.md"),
+    ({"optim.layer_decay": 1.1}, ("tiny.toml.optim.layer_decay", "<= 1.0"), "docs/training.md"),
+    ({"optim.compile": 1}, ("tiny.toml.optim.compile", "1"), "docs/training.md"),
+    ({"batch.checkpointing": "yes"}, ("tiny.toml.batch.checkpointing", "'yes'"), "docs/training.md"),
+    ({"model.start_scale": 0}, ("tiny.toml.model.start_scale", "> 0.0"), "docs/training.md"),
+    ({"model.max_scale": 1001}, ("tiny.toml.model.max_scale", "<= 1000.0"), "docs/training.md"),
+    ({"model.start_scale": 50, "model.max_scale": 25}, ("tiny.toml:", "50", "25"), "max_scale"),
     ({"batch.size": 1}, ("tiny.toml.batch.size", ">= 2"), ""),
     ({"batch.size": 2.5}, ("tiny.toml.batch.size", "2.5"), ""),
     ({"batch.chunk": True}, ("tiny.toml.batch.chunk", "True"), "docs/training.md"),
@@ -60,7 +73,15 @@ INVALID: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"data.augment": "wild"}, ("tiny.toml:", "'wild'"), "strong"),
     ({"data.tag_share": 2}, ("tiny.toml.data.tag_share", "<= 1.0"), "0"),
     ({"data.train": []}, ("tiny.toml.data.train", ">= 1", "[]"), "[[data.train]]"),
-    ({"data.train": [{"images": "x"}]}, ("tiny.toml.data.train[0]", "'captions'"), "captions = ..."),
+    ({"data.train": [{"images": "x"}]}, ("tiny.toml", "captions or shards"), "train.jsonl"),
+    ({"data.train": [{"captions": "x", "shards": "y.tar"}]}, ("tiny.toml", "captions or shards"), "train.jsonl"),
+    ({"data.train": [{"captions": "x", "weight": 2.0}]}, ("tiny.toml", "weight", "shards"), "weight"),
+    ({"data.train": [{"shards": "x.tar", "weight": 0}]}, ("tiny.toml.data.train[0].weight", "> 0.0"), ""),
+    ({"data.train": [{"shards": "x.tar", "split": "val"}]}, ("tiny.toml", "split", "captions"), "split"),
+    ({"data.train": [{"shards": "x.tar"}, {"captions": "x"}]}, ("tiny.toml", "both"), "captions"),
+    ({"data.held_out": [{"shards": "x.tar"}]}, ("tiny.toml", "only training sets"), "captions"),
+    ({"data.train": [{"shards": "x.tar"}], "data.held_out": [{"captions": "x"}]}, ("data.held_out", "streams"), "captions"),
+    ({"data.train": [{"shards": "x.tar"}], "model.vocabulary": "captions"}, ("model.vocabulary", "streams"), "all"),
     ({"data.train": "x"}, ("tiny.toml.data.train", "'x'"), "[[data.train]]"),
     ({"model.image": 3, "recipe.name": "stair-paper"}, ("tiny.toml.model.image", "3"), "[model.image]"),
     ({"model.image.mean": [0.5]}, ("tiny.toml.model.image.mean", "length 3", "[0.5]"), "docs/training.md"),
@@ -78,6 +99,12 @@ INVALID: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"recipe": {}, "stages": [{**STAGE, "losses": {"contrastive": 0}}]}, ("tiny.toml:", "'s'"), "contrastive"),
     ({"recipe": {}, "stages": [{**STAGE, "losses": {"distil": 1}}]}, ("tiny.toml:", "distil"), "model.teacher"),
     ({"recipe": {}, "stages": [{**STAGE, "train": ["head"]}]}, ("tiny.toml.stages[0].train[0]", "'head'"), "image.head"),
+    ({"recipe": {}, "stages": [{**STAGE, "losses": {"joint": 1}}]}, ("tiny.toml:", "joint"), "dense"),
+    (
+        {"recipe": {}, "stages": [{**STAGE, "losses": {"gate_image": 1}}], "model.heads": ["tokens", "dense"]},
+        ("tiny.toml:", "gate_image"),
+        "scored_by",
+    ),
     ({"data.cache": True}, ("tiny.toml:", "data.cache", "'grounded'"), "frozen_backbones"),
     ({"data.validation": [], "validation.patience": 1}, ("tiny.toml:", "validation.patience"), "[[data.validation]]"),
     ({"data.validation": [{"classes": "a", "captions": "b.jsonl"}]}, ("tiny.toml", "captions", "classes"), "classes ="),
@@ -110,9 +137,16 @@ def test_invalid_toml_and_missing_files_are_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(list_recipes()))
 def test_recipes_share_their_steps(training_folder: Path, name: str) -> None:
     for steps in (1, 2, 10, 1001):
-        changes = {"recipe.name": name, "recipe.steps": steps, "model.heads": ["tokens", "dense"], "model.teacher": "clip"}
+        changes = {"recipe.name": name, "recipe.steps": steps, **BOTH_HEADS, "model.teacher": "clip"}
         stages = tiny_training.read_config(training_folder, changes).stages
         assert sum(stage.steps for stage in stages) == max(steps, len(stages))
+
+
+def test_losses_of_a_recipe_can_be_changed_where_it_has_them(training_folder: Path) -> None:
+    changes = {"recipe.name": "stair", "recipe.losses": {"flops_text": 0.5, "ground_text": 2.0}}
+    stages = tiny_training.read_config(training_folder, changes).stages
+    assert [stage.losses.get("flops_text") for stage in stages] == [None, 0.5, 0.5]
+    assert not any("ground_text" in stage.losses for stage in stages)
 
 
 def test_recipes_can_freeze_backbones(training_folder: Path) -> None:
@@ -123,7 +157,8 @@ def test_recipes_can_freeze_backbones(training_folder: Path) -> None:
 def test_stair_paper_sets_defaults(training_folder: Path) -> None:
     (training_folder / "tiny.toml").write_text(tiny_training.CONFIG.replace("top_k = 8\n", ""))
     config = tiny_training.read_config(training_folder, {"recipe.name": "stair-paper", "recipe.steps": 40})
-    assert (config.model.similarity, config.model.start_bias) == ("dot", 0.0)
+    assert (config.model.similarity, config.model.start_bias, config.model.start_scale) == ("dot", 0.0, 14.3)
+    assert (config.optim.name, config.optim.decay, config.optim.warmup_steps) == ("lamb", "linear", 2)
     assert (config.model.image.top_k, config.model.text.top_k) == (0, 0)
     assert (config.model.image.tie, config.model.text.tie) == (True, True)
     assert [(stage.steps, stage.text_mask, stage.cap, set(stage.losses)) for stage in config.stages] == [
@@ -134,18 +169,21 @@ def test_stair_paper_sets_defaults(training_folder: Path) -> None:
 
 
 def test_the_file_overrides_the_recipe(training_folder: Path) -> None:
-    changes = {"recipe.name": "stair-paper", "model.similarity": "cosine", "model.image.tie": False}
-    model = tiny_training.read_config(training_folder, changes).model
+    changes = {"recipe.name": "stair-paper", "model.similarity": "cosine", "model.image.tie": False, "optim.decay": "constant"}
+    config = tiny_training.read_config(training_folder, changes)
+    model = config.model
+    assert (config.optim.name, config.optim.decay) == ("lamb", "constant")
     assert (model.similarity, model.image.top_k, model.text.top_k) == ("cosine", 8, 8)
     assert (model.image.tie, model.text.tie) == (False, True)
 
 
 def test_other_recipes_keep_the_model(training_folder: Path) -> None:
     stages = {"recipe": {}, "stages": [STAGE]}
-    for name in set(list_recipes()) - {"stair-paper"}:
-        changes = {"model.heads": ["tokens", "dense"], "model.teacher": "clip"}  # `distilled` needs a teacher
-        expected = tiny_training.read_config(training_folder, {**stages, **changes}).model
-        assert tiny_training.read_config(training_folder, {"recipe.name": name, **changes}).model == expected
+    for name in set(list_recipes()) - {"stair-paper", "joint"}:
+        changes = {**BOTH_HEADS, "model.teacher": "clip"}  # `distilled` needs a teacher
+        expected = tiny_training.read_config(training_folder, {**stages, **changes})
+        config = tiny_training.read_config(training_folder, {"recipe.name": name, **changes})
+        assert (config.model, config.optim) == (expected.model, expected.optim)
 
 
 def test_stage_freezing() -> None:
