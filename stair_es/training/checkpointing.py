@@ -38,8 +38,8 @@ class TrainingProgress:
     best_recall: float = -1.0
     """Best recall so far."""
     best_step: int = -1
-    best_metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Metrics of that validation, by set."""
+    kept_metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Metrics of the parameters that the checkpoint gets so far, by set."""
     validations_since_best: int = 0
     """Validations since the best one."""
     stopped_early: bool = False

@@ -173,10 +173,10 @@ class MetricLog:
             MissingExtra: If the library of a logger isn't installed.
         """
         run.folder.mkdir(parents=True, exist_ok=True)
-        self._files = [_resume_file(run.folder / name, run.step) for name in (CSV_FILE, SPEED_FILE)]
-        self._writers = [csv.DictWriter(file, _COLUMNS) for file in self._files]
         opened = ((name, _open_logger(name, run, on_message)) for name in list_logger_names(config))
         self._loggers = [_IsolatedLogger(name, logger, on_message) for name, logger in opened if logger is not None]
+        self._files = [_resume_file(run.folder / name, run.step) for name in (CSV_FILE, SPEED_FILE)]
+        self._writers = [csv.DictWriter(file, _COLUMNS) for file in self._files]
 
     def log_metrics(self, step: int, stage: str, kind: str, values: Mapping[str, float]) -> None:
         """Log values at a step; the kind `speed` has its own file.

@@ -10,6 +10,7 @@ from typing import Any
 from stair_es.model.stair.configuration import BackboneConfig, StairConfig
 from stair_es.training.checkpointing import TrainingProgress
 from stair_es.training.config.train_config import TrainConfig
+from stair_es.training.validation import compute_selection_metric
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PACKAGE_MODELS = {"all-minilm-l6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
@@ -24,7 +25,7 @@ def render_model_card(config: TrainConfig, model: StairConfig, progress: Trainin
         f"{', '.join(f'{name} {weight:g}' for name, weight in stage.losses.items())} |"
         for stage in config.stages
     )
-    best = f"{100 * progress.best_recall:.1f} at step {progress.best_step}" if progress.best_step >= 0 else "not validated"
+    result = f"{100 * compute_selection_metric(progress.kept_metrics):.1f}" if progress.kept_metrics else "not validated"
     cap = f"{_format_limit(model.image.top_k)} of an image, {_format_limit(model.text.top_k)} of a text"
     image, image_input = model.image.backbone, f"{model.image.size_px} px, {model.image.pool} over positions"
     text, text_input = model.text.backbone, f"{model.text.max_tokens} tokens, {model.text.pool} over positions"
@@ -45,7 +46,7 @@ For `stair-es ingest --model DIR` and `stair-es search --model DIR`, and with st
 - Text tower: {text.kind} `{text.name or "from scratch"}`, {text_input}
 - Heads: {", ".join(model.heads)}; similarity: {model.similarity if model.is_scored_by_tokens else "cosine of dense vectors"}
 - Trained on {images} for {progress.global_step:,} steps of {config.batch.size} pairs, seed {config.seed}
-- Recall@1 on the validation sets, mean of both directions, in percent: {best}
+- Recall@1 on the validation sets, mean of both directions (without captions: accuracy), in percent: {result}
 {data}
 | stage | steps | trained | text mask | losses |
 |---|---|---|---|---|
@@ -70,7 +71,7 @@ def _collect_metadata(config: TrainConfig, progress: TrainingProgress) -> dict[s
         "pipeline_tag": "image-feature-extraction",
         "tags": ["image-search", "sparse", "rank_features", "sentence-transformers", "sparse-encoder", "STAIR"],
     }
-    if results := [_build_result(name, values) for name, values in progress.best_metrics.items()]:
+    if results := [_build_result(name, values) for name, values in progress.kept_metrics.items()]:
         metadata["model-index"] = [{"name": config.name, "results": results}]
     return {name: value for name, value in metadata.items() if value}
 

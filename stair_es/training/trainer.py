@@ -100,7 +100,9 @@ class Trainer:
                 }
         progress.validations_since_best = 0 if improved else progress.validations_since_best + 1
         if improved:
-            progress.best_recall, progress.best_step, progress.best_metrics = recall, progress.global_step, metrics
+            progress.best_recall, progress.best_step = recall, progress.global_step
+        if improved or self.config.validation.keep == "last":
+            progress.kept_metrics = metrics
         progress.stopped_early = (
             bool(self.config.validation.patience) and progress.validations_since_best >= self.config.validation.patience
         )

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageOps
 from sentence_transformers import SparseEncoder
 from support.errors import expect_error
-from support.models import tiny_dense, tiny_sparse, tiny_stair
+from support.models import tiny_dense, tiny_sparse, tiny_stair, tiny_training
 from support.servers.hub_server import build_environment, serve_hub
 
 from stair_es.distill.dense_model import open_dense_model, sample_images
@@ -39,7 +39,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Sparse:UserWarning")  # of torch
 
 
 def write_trained(folder: Path) -> None:
-    tiny_stair.write_checkpoint(folder)
+    tiny_training.write_set(folder.with_name("set"))
+    tiny_training.run_training(folder.with_name("set"), folder, {"recipe.steps": 2})
 
 
 def write_whole_words(folder: Path) -> None:

@@ -147,6 +147,7 @@ def test_all_user_extras_are_covered() -> None:
     elsewhere = {
         *("aws", "terminal", "traces", "urls"),  # imported at the first request, thumbnail or span
         *("heic", "jxl", "pdf"),  # files that need them are left out: tests/integration/test_ingest_formats.py
+        *("mlflow", "wandb"),  # named by a configuration: tests/unit/training/test_metric_loggers.py
         *("sources", "docs", "release", "unit", "dev"),  # no extra packages, or not for users
     }
     extras = set(setup["options.extras_require"])

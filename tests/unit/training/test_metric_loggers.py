@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,11 @@ from support.models.tiny_training import run_training
 from support.plugin_metadata import write_entry_points
 
 from stair_es import plugins
+from stair_es.errors import MissingExtra
 from stair_es.training.callbacks import NO_CALLBACKS
 from stair_es.training.checkpointing import STATE_FILE
 from stair_es.training.config.schema import LogConfig
-from stair_es.training.metric_loggers import LoggedRun, MetricLog, MlflowLogger, WandbLogger
+from stair_es.training.metric_loggers import LoggedRun, MetricLog, WandbLogger
 
 PLUGINS = """
 from pathlib import Path
@@ -80,6 +82,14 @@ def test_loggers_of_others_and_failing_ones(training_folder: Path, tmp_path: Pat
     assert "recorder" in caught.value.remedy
 
 
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_a_missing_library_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtra) as caught:
+        MetricLog(LogConfig(to=(name,)), build_run(tmp_path, 0), print)
+    assert name in caught.value.remedy
+
+
 def test_loggers_change_no_result(training_folder: Path, tmp_path: Path) -> None:
     run_training(training_folder, tmp_path / "one", {"log.to": ["tensorboard"]})
     run_training(training_folder, tmp_path / "one", {"log.to": [], "log.run": "other"})  # the state fits
@@ -108,23 +118,3 @@ def test_wandb_continues_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(set(ids)) == 2  # a training that starts over is another run
     assert (tmp_path / "wandb.id").read_text().strip() in ids
     assert WandbLogger.description
-
-
-def test_mlflow_continues_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    client_class = pytest.importorskip("mlflow.tracking").MlflowClient
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    ids = []
-    for step in (0, 2, 0):
-        logger = MlflowLogger(build_run(tmp_path, step))
-        for number in range(step + 1, step + 3):
-            logger.log_metrics(number, {"val/t2i@1": number / 10})
-        logger.close()
-        ids.append((tmp_path / "mlflow.id").read_text().strip())
-    assert ids[0] == ids[1] != ids[2]
-    client = client_class()
-    run = client.get_run(ids[0])
-    assert (run.info.status, run.info.run_name, run.data.params) == ("FINISHED", "first", {"optim.lr": "0.1"})
-    assert [metric.step for metric in client.get_metric_history(ids[0], "val/t2i_at_1")] == [1, 2, 3, 4]
-    experiment = client.get_experiment_by_name("pets")
-    assert experiment is not None

@@ -380,7 +380,7 @@ def test_average_is_saved(training_folder: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(mean[name], 0.75 * begin[name] + 0.25 * plain[name], atol=1e-6, rtol=1e-5)
 
 
-def test_the_model_card_is_one_of_the_hub(training_folder: Path, tmp_path: Path) -> None:
+def test_the_model_card_is_one_of_the_hub(training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = {
         "license": "cc-by-4.0",
         "language": ["en"],
@@ -398,6 +398,11 @@ def test_the_model_card_is_one_of_the_hub(training_folder: Path, tmp_path: Path)
     assert {"t2i@1", "t2i@5", "i2t@1", "i2t@10"} <= results.keys()
     assert (loaded.data.model_name, results["t2i@1"].task_type, results["t2i@1"].dataset_name) == ("tiny", "retrieval", "val")
     assert results["t2i@1"].metric_value == pytest.approx(read_metric(tmp_path / "out", "t2i@1")[-1], abs=1e-5)
+    monkeypatch.setattr(validation, "MIN_IMAGES_TO_CHOOSE", 9)
+    changes = {"validation.keep": "last", "optim.lr": 0.1, "validation.every": 1, "recipe.steps": 12}
+    assert run_training(training_folder, tmp_path / "last", changes).best_step < 12  # but the results are those of step 12
+    last = {each.metric_name: each for each in ModelCard.load(tmp_path / "last" / "README.md").data.eval_results or ()}
+    assert last["t2i@1"].metric_value == pytest.approx(read_metric(tmp_path / "last", "t2i@1")[-1], abs=1e-5)
     run_training(training_folder, tmp_path / "plain", {"data.validation": []})
     plain = ModelCard.load(tmp_path / "plain" / "README.md")
     assert [name for name in ("license", "model-index", "base_model") if name in plain.data.to_dict()] == []
