@@ -29,11 +29,11 @@ from harness.result import Ratio, ReportTable, Result
 
 from stair_es.model.stair.modeling import TextBatch
 from stair_es.training.config.train_config import TrainConfig, build_train_config
+from stair_es.training.data.batches import build_shard_batches
 from stair_es.training.data.collate import make_image_rng
 from stair_es.training.data.dataset import PairFile, ProblemCounter, read_pairs
 from stair_es.training.data.shards import build_shard_sources
 from stair_es.training.data.transforms import augment_image, get_augmentation
-from stair_es.training.data_module import build_shard_batches
 from stair_es.training.workers import SingleProcess
 from stair_es.types import ImageSpec
 

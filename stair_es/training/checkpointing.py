@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stair_es.errors import StairError, UsageError
 from stair_es.model.stair.checkpoint import is_stored_tensor
+from stair_es.model.stair.configuration import CONFIG_FILE
 from stair_es.model.stair.modeling import StairModel
 from stair_es.sources.io.remote import describe_store_error, open_file_system, strip_credentials
 from stair_es.training.step import EMA
@@ -66,6 +67,7 @@ def save_training_state(
         OSError: If the state can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _delete_temporaries(folder)
     state = {
         "key": key,
         "progress": {name: value for name, value in vars(progress).items() if name != "best_parameters"},
@@ -83,8 +85,15 @@ def save_training_state(
     if keep_states > 1 and (folder / STATE_FILE).is_file():
         _keep_previous(folder)
     temporary.replace(folder / STATE_FILE)
-    for path in list(list_old_states(folder).values())[keep_states - 1 :]:
+    older = [path for step, path in list_old_states(folder).items() if step < progress.global_step]
+    for path in set(list_old_states(folder).values()) - set(older[: keep_states - 1]):  # later ones: of a discarded future
         path.unlink()
+
+
+def _delete_temporaries(folder: Path) -> None:
+    """Delete what killed processes left, each as large as a state. Only one process writes."""
+    for path in folder.glob(f".{STATE_FILE}.*"):
+        path.unlink(missing_ok=True)
 
 
 def _keep_previous(folder: Path) -> None:
@@ -109,33 +118,46 @@ def list_old_states(folder: Path) -> dict[int, Path]:
 
 
 def restore_old_state(folder: Path, step: int) -> None:
-    """Make the state of a step the newest one. Later ones are deleted.
+    """Make the state of a step the newest one. Later ones are kept until the next state is saved.
 
     Raises:
         UsageError: If there is no state of that step.
     """
     newest = folder / STATE_FILE
     states = list_old_states(folder)
-    if newest.is_file() and _read_step(newest) == step:
+    newest_step = _read_step_if_readable(newest)
+    if newest_step == step:
         return
     if step not in states:
-        steps = sorted([*states, *([_read_step(newest)] if newest.is_file() else [])])
+        steps = sorted([*states, *([] if newest_step is None else [newest_step])])
         raise UsageError(
             f"{folder} has no state of step {step}",
             f"It has those of: {', '.join(map(str, steps)) or 'none'}. Set validation.keep_states to keep more.",
             code="no-state-of-step",
         )
-    states[step].replace(newest)
-    for other, path in states.items():
-        if other > step:
-            path.unlink()
+    if newest_step is not None:
+        _keep_previous(folder)
+    temporary = folder / f".{STATE_FILE}.{os.getpid()}"
+    shutil.copyfile(states[step], temporary)
+    temporary.replace(newest)
+
+
+def _read_step_if_readable(path: Path) -> int | None:
+    try:
+        return _read_step(path) if path.is_file() else None
+    except UsageError:
+        return None
 
 
 def _load_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
     except Exception as error:  # torch has no specific exception for a broken file
-        raise UsageError(f"can't read {path}: {error}", "Delete it to start over.", code="state-unreadable") from error
+        raise UsageError(
+            f"can't read {path}: {error}",
+            "Delete it to start over, or go back to an older state with --resume-from.",
+            code="state-unreadable",
+        ) from error
     return state
 
 
@@ -217,14 +239,15 @@ class RunCopies:
         self._pool.shutdown()
         return problem
 
-    def fetch_into_empty(self) -> bool:
-        """Fetch the copies if they have a state and the output folder is missing or empty; return whether they were fetched.
+    def fetch_missing(self) -> bool:
+        """Fetch the copies if they have a state and the output folder has neither a state nor a model; return whether they were.
 
         Raises:
             StairError: If they can't be read.
         """
-        if self._files is None or (self._folder.exists() and any(self._folder.iterdir())):
+        if self._files is None or any((self._folder / name).exists() for name in (STATE_FILE, CONFIG_FILE)):
             return False
+        _delete_temporaries(self._folder)
         try:
             names = self._list_copies()
             if STATE_FILE not in names:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -24,13 +25,13 @@ from stair_es.training.callbacks import Callbacks
 from stair_es.training.config.schema import DatasetConfig, ValidationSetConfig
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data import dataset, dedup, dense_features, feature_cache, transforms
-from stair_es.training.data.batches import BatchSource, PairBatches, ShardBatches, ShardReader, Teacher
+from stair_es.training.data.batches import BatchSource, DistillationTeacher, PairBatches, build_shard_batches
 from stair_es.training.data.captioner import Captioner
 from stair_es.training.data.collate import CaptionSampler, Collator, ImageLoader, OnlineTexts, TextLoader
-from stair_es.training.data.dataset import PairFile, ProblemCounter, TrainingPair, TrainingSet
+from stair_es.training.data.dataset import PairFile, TrainingPair, TrainingSet
 from stair_es.training.data.dense_features import CachedDenseTexts, DenseFeatures
 from stair_es.training.data.sampler import BatchSampler
-from stair_es.training.data.shards import ShardSource, ShardStream, build_shard_sources, compute_hash, count_readers
+from stair_es.training.data.shards import ShardSource, build_shard_sources, compute_hash
 from stair_es.training.validation import CaptionValidation, ClassValidation, ValidationSet
 from stair_es.training.workers import WorkerGroup
 from stair_es.types import Pixels
@@ -72,6 +73,11 @@ class TrainingSets:
     def train(self) -> TrainingSet:
         """Return the pairs to train on."""
         return self.pairs.select_pairs(self.train_rows)
+
+    @property
+    def all_validation(self) -> Mapping[str, TrainingSet]:
+        """Return all validation sets with captions by name, first the pairs that are held out."""
+        return {**({_HELD_OUT: self.held_out} if self.held_out_rows else {}), **self.validation}
 
     @cached_property
     def held_out(self) -> TrainingSet:
@@ -208,7 +214,7 @@ def build_data_module(
     threads: int,
     settings: Settings,
 ) -> DataModule:
-    """Build the data module of a configuration.
+    """Build the source of batches and the validation sets of a configuration.
 
     Args:
         config: Training configuration.
@@ -219,38 +225,26 @@ def build_data_module(
         threads: Threads that read images.
         settings: Data folder of the cache, and trusted models.
 
-    Returns:
-        Source of batches, and validation sets.
-
     Raises:
         StairError: If a set or the teacher can't be loaded.
     """
     data, train_set = config.data, sets.train
-    preset, seed = transforms.get_augmentation(data.augment), _get_view_seed(config)
-    reader = feature_cache.PixelReader(
-        pairs=sets.pairs, spec=config.model.image.image_spec, augment=preset, seed=seed, problems=train_set.problems
-    )
-    validation_sets = {**({_HELD_OUT: sets.held_out} if sets.held_out_rows else {}), **sets.validation}
+    reader = _build_reader(config, sets)
     class_texts = {name: fill_prompts(each.names, DEFAULT_PROMPTS) for name, each in sets.labeled.items()}
-    first_captions = {name: tuple(pair.captions[0] for pair in each) for name, each in validation_sets.items()}
+    first_captions = {name: tuple(pair.captions[0] for pair in each) for name, each in sets.all_validation.items()}
     caption_sampler = CaptionSampler(captions=train_set, seed=config.seed, texts_per_image=data.texts_per_image)
     text_loader: TextLoader = OnlineTexts(model.tokens)
     if data.cache:
-        rows = [*first_captions.values(), *(texts for each in class_texts.values() for texts in each)]
-        all_texts = [*caption_sampler.collect_captions(), *(text for row in rows for text in row)]
+        rows = [*first_captions.values(), *chain.from_iterable(class_texts.values())]
+        all_texts = [*caption_sampler.collect_captions(), *chain.from_iterable(rows)]
         text_loader = _cache_texts(model, sets.dense, all_texts, callbacks, settings.home)
     make_image_loader = _choose_image_loader(config, model, sets.dense, callbacks, threads, settings.home)
-    plain = replace(reader, augment=transforms.NO_AUGMENTATION)
     all_images = make_image_loader(reader, data.views)
-    images = SelectedImages(all_images, sets.train_rows)
-
-    def make_plain_loader(pairs: TrainingSet) -> ImageLoader:
-        return make_image_loader(replace(plain, pairs=pairs, problems=pairs.problems), 1)
-
+    make_plain_loader = partial(_make_plain_loader, make_image_loader, reader)
     validation_images = {name: make_plain_loader(each) for name, each in sets.validation.items()}
-    if sets.held_out_rows:  # the first cached view isn't augmented
-        plain_images = all_images if data.cache else make_image_loader(plain, 1)
-        validation_images[_HELD_OUT] = SelectedImages(plain_images, sets.held_out_rows)
+    if sets.held_out_rows:
+        plain = all_images if data.cache else make_plain_loader(sets.pairs)  # the first cached view isn't augmented
+        validation_images[_HELD_OUT] = SelectedImages(plain, sets.held_out_rows)
     mask = config.stages[-1].text_mask
     validations: list[ValidationSet] = [
         CaptionValidation(name=name, captions=captions, images=validation_images[name], texts=text_loader, mask=mask)
@@ -265,66 +259,51 @@ def build_data_module(
     if sets.shards:
         batches: BatchSource = build_shard_batches(config, sets.shards, text_loader, teacher, workers, train_set.problems)
     else:
-        teacher_reader = None if teacher is None else replace(reader, pairs=train_set, spec=teacher.image_spec)
-        batches = PairBatches(
-            collator=Collator(images=images, texts=text_loader, caption_sampler=caption_sampler, problems=train_set.problems),
-            sampler=BatchSampler([compute_hash(pair.captions[0]) for pair in train_set], config.batch.size, config.seed),
-            workers=workers,
-            seed=config.seed,
-            noise=data.noise,
-            is_taught_by_backbone=config.is_taught_by_backbone,
-            teacher=teacher,
-            teacher_images=None if teacher_reader is None else feature_cache.OnlineImages(teacher_reader, threads),
-        )
+        images, problems = SelectedImages(all_images, sets.train_rows), train_set.problems
+        collator = Collator(images=images, texts=text_loader, caption_sampler=caption_sampler, problems=problems)
+        batches = _build_pair_batches(config, collator, replace(reader, pairs=train_set), teacher, workers, threads)
     return DataModule(batches=batches, validations=tuple(validations))
 
 
-def build_shard_batches(
+def _build_reader(config: TrainConfig, sets: TrainingSets) -> feature_cache.PixelReader:
+    return feature_cache.PixelReader(
+        pairs=sets.pairs,
+        spec=config.model.image.image_spec,
+        augment=transforms.get_augmentation(config.data.augment),
+        seed=_get_view_seed(config),
+        problems=sets.train.problems,
+    )
+
+
+def _make_plain_loader(
+    make_image_loader: Callable[[feature_cache.PixelReader, int], ImageLoader],
+    reader: feature_cache.PixelReader,
+    pairs: TrainingSet,
+) -> ImageLoader:
+    """Return a loader of a set's images that doesn't augment them."""
+    plain = replace(reader, pairs=pairs, problems=pairs.problems, augment=transforms.NO_AUGMENTATION)
+    return make_image_loader(plain, 1)
+
+
+def _build_pair_batches(
     config: TrainConfig,
-    sources: Sequence[ShardSource],
-    texts: TextLoader,
-    teacher: Teacher | None,
+    collator: Collator,
+    reader: feature_cache.PixelReader,
+    teacher: DistillationTeacher | None,
     workers: WorkerGroup,
-    problems: ProblemCounter,
-) -> ShardBatches:
-    """Build the batches of this worker from its share of the shards.
-
-    Args:
-        config: Training configuration.
-        sources: Its shards.
-        texts: Loader of the texts.
-        teacher: Dense model for the loss `distil`.
-        workers: Workers that share each batch.
-        problems: Counter for samples that can't be used.
-
-    Raises:
-        ConfigError: If there are fewer shards than workers.
-    """
-    data, share = config.data, config.batch.size // workers.count
-    count = count_readers(sources, data.readers, workers.count, share)
-    total = sum(source.weight for source in sources)
-    readers = [
-        ShardReader(
-            streams=tuple(
-                ShardStream(
-                    source=source,
-                    seed=config.seed,
-                    reader=workers.rank * count + number,
-                    readers=workers.count * count,
-                    window=max(1, data.shuffle // (count * len(sources))),
-                )
-                for source in sources
-            ),
-            weights=tuple(source.weight / total for source in sources),
-            size=(share + number) // count,
-            specs=(config.model.image.image_spec, *((teacher.image_spec,) if teacher else ())),
-            augment=transforms.get_augmentation(data.augment),
-            seed=config.seed,
-            tag_share=data.tag_share,
-        )
-        for number in range(count)
-    ]
-    return ShardBatches(readers=readers, texts=texts, workers=workers, problems=problems, teacher=teacher)
+    threads: int,
+) -> PairBatches:
+    teacher_reader = None if teacher is None else replace(reader, spec=teacher.image_spec)
+    return PairBatches(
+        collator=collator,
+        sampler=BatchSampler([compute_hash(pair.captions[0]) for pair in reader.pairs], config.batch.size, config.seed),
+        workers=workers,
+        seed=config.seed,
+        noise=config.data.noise,
+        is_taught_by_backbone=config.is_taught_by_backbone,
+        teacher=teacher,
+        teacher_images=None if teacher_reader is None else feature_cache.OnlineImages(teacher_reader, threads),
+    )
 
 
 def _cache_texts(
@@ -362,7 +341,7 @@ def _get_view_seed(config: TrainConfig) -> int:
     return 0 if config.data.cache else config.seed
 
 
-def _load_teacher(config: TrainConfig, settings: Settings) -> Teacher | None:
+def _load_teacher(config: TrainConfig, settings: Settings) -> DistillationTeacher | None:
     """Return the teacher; None if no stage needs it, or the cached states are its vectors."""
     if config.is_taught_by_backbone or not any(stage.losses.get("distil") for stage in config.stages):
         return None
@@ -379,4 +358,4 @@ def _load_teacher(config: TrainConfig, settings: Settings) -> Teacher | None:
     def encode_batch(pixels_BHWC: Pixels, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(dense.encode_images_dense(pixels_BHWC)), torch.from_numpy(dense.encode_texts_dense(texts))
 
-    return Teacher(image_spec=encoder.image_spec, encode=encode_batch)
+    return DistillationTeacher(image_spec=encoder.image_spec, encode=encode_batch)

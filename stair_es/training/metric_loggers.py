@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from stair_es import plugins
 from stair_es.errors import StairError, UsageError
 from stair_es.optional import import_optional
+from stair_es.sources.io.remote import strip_credentials
 
 if TYPE_CHECKING:
     from stair_es.training.config.schema import LogConfig
@@ -254,12 +255,12 @@ def _describe_failure(name: str, error: Exception) -> str:
 
 
 def flatten_values(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested tables with their dotted names."""
+    """Yield the values of nested tables with their dotted names, URLs without credentials."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from flatten_values(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
+            yield f"{prefix}{name}", strip_credentials(value) if isinstance(value, str) else value
 
 
 def _resume_file(path: Path, step: int) -> TextIO:

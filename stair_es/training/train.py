@@ -45,7 +45,7 @@ from stair_es.training.metric_loggers import list_logger_names
 from stair_es.training.model_card import render_model_card
 from stair_es.training.trainer import Trainer
 from stair_es.training.validation import warn_of_few_images
-from stair_es.training.workers import SingleProcess, WorkerGroup
+from stair_es.training.workers import SingleProcess, WorkerGroup, let_first_go
 
 CONFIG_COPY = "train.toml"
 _FEW_IMAGES = 1000
@@ -100,20 +100,11 @@ def train_model(
     copies = RunCopies(None if workers.rank else config.log.copy_to, out, callbacks.on_message)
     torch_device = _choose_device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
-    asks_first = config.data.captions_from is not None and workers.count > 1  # the others read what it keeps
-    if asks_first and workers.rank:
-        workers.broadcast_first(torch.zeros(1))
-    sets = build_training_sets(config, callbacks, threads, settings, loaded)
-    if asks_first and not workers.rank:
-        workers.broadcast_first(torch.zeros(1))
-    train_set = sets.train
+    with let_first_go(workers, is_needed=config.data.captions_from is not None):
+        sets = build_training_sets(config, callbacks, threads, settings, loaded)
     model = build_model(config, sets, callbacks, settings.home).to(torch_device)
-    cache_first = config.data.cache and workers.count > 1  # the others find its cache if they share a home
-    if cache_first and workers.rank:
-        workers.broadcast_first(torch.zeros(1))
-    data = build_data_module(config, model, sets, callbacks, workers, threads, settings)
-    if cache_first and not workers.rank:
-        workers.broadcast_first(torch.zeros(1))
+    with let_first_go(workers, is_needed=config.data.cache):  # the others find its cache if they share a home
+        data = build_data_module(config, model, sets, callbacks, workers, threads, settings)
     warn_of_few_images(data.validations, config.validation, callbacks.on_message)
     trainer = Trainer(
         config=config,
@@ -130,7 +121,7 @@ def train_model(
     if workers.rank == 0:
         _write_checkpoint(config, model, out, progress, sets)
     if sets.shards:
-        _collect_problems(workers, train_set.problems)
+        _collect_problems(workers, sets.train.problems)
     return _build_result(out, progress, sets, copies.finish())
 
 
@@ -290,7 +281,7 @@ def prepare_output_folder(out: Path, *, restart: bool, resume_from: int | None =
         for path in (state, *list_old_states(out).values()):
             path.unlink(missing_ok=True)
         return False
-    RunCopies(copies, out, lambda line: None).fetch_into_empty()
+    RunCopies(copies, out, lambda line: None).fetch_missing()
     if not state.is_file() and (out / CONFIG_FILE).exists():
         raise UsageError(
             f"{out} holds a model without training state, which can't be resumed",

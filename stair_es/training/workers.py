@@ -11,12 +11,14 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed import rendezvous
 
 from stair_es.errors import StairError, UsageError
 
 _T = TypeVar("_T")
 WORKER_TIMEOUT_S = 24 * 3600
 """Timeout for collective operations. Ray and torchrun detect dead workers, so a slow worker is only slow."""
+_RENDEZVOUS_TIMEOUT_S = 3600
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 RESUME_REMEDY = "Run it again: it resumes from the last saved state."
@@ -61,6 +63,17 @@ class SingleProcess:
     def gather_objects(self, value: _T) -> list[_T]:
         """Return the value."""
         return [value]
+
+
+@contextmanager
+def let_first_go(workers: WorkerGroup, *, is_needed: bool = True) -> Iterator[None]:
+    """Run the context in the first worker, then in all others, which find what it has stored; at once if it isn't needed."""
+    waits = is_needed and workers.count > 1
+    if waits and workers.rank:
+        workers.broadcast_first(torch.zeros(1))
+    yield
+    if waits and not workers.rank:
+        workers.broadcast_first(torch.zeros(1))
 
 
 class DistributedWorkers:
@@ -161,7 +174,16 @@ def join_torchrun(device: str) -> Iterator[JoinedWorkers]:
         torch.cuda.set_device(local_rank)
     is_complete = False
     try:
-        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=WORKER_TIMEOUT_S))
+        store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=_RENDEZVOUS_TIMEOUT_S)))
+        # After a restart the store still has the addresses of the workers before, and gloo would wait for them.
+        store = distributed.PrefixStore(f"stair-es/{os.environ.get(_RESTARTS, '0')}", store)
+        distributed.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            store=store,
+            rank=rank,
+            world_size=count,
+            timeout=timedelta(seconds=WORKER_TIMEOUT_S),
+        )
         local_count = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         yield JoinedWorkers(
             group=DistributedWorkers(),

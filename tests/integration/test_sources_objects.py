@@ -256,7 +256,7 @@ def test_a_training_is_copied_to_a_bucket_and_fetched(s3_client: BaseClient, tmp
     assert (copies.finish(), messages) == ("", [])
     keys = [item["Key"] for item in s3_client.list_objects_v2(Bucket="photos")["Contents"]]
     assert sorted(keys) == [f"runs/first/{name}" for name in ("log.csv", STATE_FILE, "tensorboard/events")]
-    assert RunCopies("s3://photos/runs/first", tmp_path / "new", messages.append).fetch_into_empty()
+    assert RunCopies("s3://photos/runs/first", tmp_path / "new", messages.append).fetch_missing()
     assert (tmp_path / "new" / "log.csv").read_text() == "longer by now"
     assert (tmp_path / "new" / "tensorboard" / "events").is_file()
     lost = RunCopies("s3://no-such-bucket/run", tmp_path / "out", messages.append)

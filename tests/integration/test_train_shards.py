@@ -18,11 +18,10 @@ import pytest
 from support.errors import expect_error
 from support.models import tiny_stair, tiny_training
 
-from stair_es.training.data.batches import ShardBatches, translate_reader_errors
+from stair_es.training.data.batches import ShardBatches, build_shard_batches, translate_reader_errors
 from stair_es.training.data.collate import OnlineTexts
 from stair_es.training.data.dataset import ProblemCounter
 from stair_es.training.data.shards import build_shard_sources
-from stair_es.training.data_module import build_shard_batches
 from stair_es.training.step import DeviceBatch
 from stair_es.training.workers import SingleProcess
 

@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from stair_es.errors import DecodeError, SourceError, StairError
+from stair_es.errors import DecodeError, ReadError, SourceError, StairError
 from stair_es.eval.datasets.entry import CaptionEntry, InvalidEntry
 from stair_es.sources.base import ReadLimits
 from stair_es.system.decoder_logs import disable_decoder_logs
+from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.collate import Collator, ImageLoader, TextLoader, make_caption_rng, make_image_rng
 from stair_es.training.data.dataset import ProblemCounter, sample_caption
 from stair_es.training.data.dense_features import add_noise
 from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batch
-from stair_es.training.data.shards import ShardPosition, ShardSample, ShardStream, compute_hash
-from stair_es.training.data.transforms import Augmentation, augment_image
+from stair_es.training.data.shards import ShardPosition, ShardSample, ShardSource, ShardStream, compute_hash, count_readers
+from stair_es.training.data.transforms import Augmentation, augment_image, get_augmentation
 from stair_es.training.step import DeviceBatch
 from stair_es.training.workers import WorkerGroup
 from stair_es.types import ImageSpec, Pixels
@@ -52,7 +53,7 @@ class BatchSource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Teacher:
+class DistillationTeacher:
     """A dense model for the loss `distil`."""
 
     image_spec: ImageSpec
@@ -70,7 +71,7 @@ class PairBatches:
     seed: int
     noise: float = 0.0
     is_taught_by_backbone: bool = False
-    teacher: Teacher | None = None
+    teacher: DistillationTeacher | None = None
     teacher_images: ImageLoader | None = None
     """Images as the teacher reads them."""
 
@@ -169,7 +170,7 @@ class ShardReader:
             entry, epoch = each.entry, each.position.epoch
             try:
                 return self._read_pixels(entry, epoch), self._choose_caption(entry, epoch), each.position
-            except DecodeError as error:
+            except (ReadError, DecodeError) as error:
                 problems.append(InvalidEntry(entry.name, error.message))
         raise SourceError(
             f"{_MAX_UNUSABLE:,} samples in a row can't be used, the last one: {problems[-1]}",
@@ -202,6 +203,8 @@ class _ReaderProcesses(IterableDataset[Any]):  # type: ignore[misc]  # mypy skip
             yield from self._readers[number].iterate_parts(self._states[number])
         except StairError as error:
             yield error
+        except Exception as error:  # noqa: BLE001  PyTorch would raise it again as another class, or as a traceback
+            yield SourceError(f"a process that reads shards failed: {type(error).__name__}: {error}", code="reader-failed")
 
 
 @dataclass(kw_only=True)
@@ -212,7 +215,7 @@ class ShardBatches:
     texts: TextLoader
     workers: WorkerGroup
     problems: ProblemCounter
-    teacher: Teacher | None = None
+    teacher: DistillationTeacher | None = None
     _states: list[ReaderState] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -301,6 +304,54 @@ def translate_reader_errors() -> Iterator[None]:
             "If memory ran out, lower data.readers or data.shuffle; training resumes from the last saved state.",
             code="reader-failed",
         ) from error
+
+
+def build_shard_batches(
+    config: TrainConfig,
+    sources: Sequence[ShardSource],
+    texts: TextLoader,
+    teacher: DistillationTeacher | None,
+    workers: WorkerGroup,
+    problems: ProblemCounter,
+) -> ShardBatches:
+    """Build the batches of this worker from its share of the shards.
+
+    Args:
+        config: Training configuration.
+        sources: Its shards.
+        texts: Loader of the texts.
+        teacher: Dense model for the loss `distil`.
+        workers: Workers that share each batch.
+        problems: Counter for samples that can't be used.
+
+    Raises:
+        ConfigError: If there are fewer shards than workers.
+    """
+    data, share = config.data, config.batch.size // workers.count
+    count = count_readers(sources, data.readers, workers.count, share)
+    total = sum(source.weight for source in sources)
+    readers = [
+        ShardReader(
+            streams=tuple(
+                ShardStream(
+                    source=source,
+                    seed=config.seed,
+                    reader=workers.rank * count + number,
+                    readers=workers.count * count,
+                    window=max(1, data.shuffle // (count * len(sources))),
+                )
+                for source in sources
+            ),
+            weights=tuple(source.weight / total for source in sources),
+            size=(share + number) // count,
+            specs=(config.model.image.image_spec, *((teacher.image_spec,) if teacher else ())),
+            augment=get_augmentation(data.augment),
+            seed=config.seed,
+            tag_share=data.tag_share,
+        )
+        for number in range(count)
+    ]
+    return ShardBatches(readers=readers, texts=texts, workers=workers, problems=problems, teacher=teacher)
 
 
 def _keep_item(item: _T) -> _T:

@@ -29,7 +29,7 @@ _SPEC = ImageSpec(size_px=512)
 _MAX_TOKENS, _MAX_CHARS = 100, 2000
 _REQUESTS = 8
 """Requests at the same time."""
-_TIMEOUT_S = 300.0
+_TIMEOUT_S = 120.0
 _REPORT_EVERY = 100
 _MAX_FAILED = 10
 """Images in a row for which the endpoint gives no caption, before the training gives up."""
@@ -40,7 +40,7 @@ class _NoCaption(Exception):
 
 
 class Captioner:
-    """Asks an endpoint for captions, and keeps them by the bytes of the image, so that no image is sent twice."""
+    """Asks an endpoint for captions, and keeps them by the bytes of the image, so that a later run needn't ask again."""
 
     def __init__(self, url: str, model: str, prompt: str, folder: Path) -> None:
         """Read the captions of earlier runs.
@@ -60,7 +60,7 @@ class Captioner:
             maxsize=_REQUESTS,
             headers={"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {})},
             retries=urllib3.Retry(
-                total=6, backoff_factor=0.5, status_forcelist=BUSY_STATUSES, allowed_methods=None, raise_on_status=False
+                total=6, read=1, backoff_factor=0.5, status_forcelist=BUSY_STATUSES, allowed_methods=None, raise_on_status=False
             ),
             timeout=urllib3.Timeout(connect=10.0, read=_TIMEOUT_S),
         )
@@ -92,7 +92,7 @@ class Captioner:
             if failed == _MAX_FAILED:
                 raise SourceError(
                     f"{self._describe()} gives no caption for {failed} images in a row: {caption}",
-                    "Check data.captions_model; the captions until now are kept.",
+                    "Check the endpoint and data.captions_model; the captions until now are kept.",
                     code="captions-failed",
                 )
             if done % _REPORT_EVERY == 0:
@@ -106,7 +106,8 @@ class Captioner:
 
     def _iterate_captions(self, pairs: Iterable[TrainingPair]) -> Iterator[tuple[TrainingPair, str | Exception]]:
         waiting = deque[tuple[TrainingPair, Future[str | Exception] | None]]()
-        with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="captions") as pool:
+        pool = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="captions")
+        try:
             for pair in pairs:
                 waiting.append((pair, None if pair.captions else pool.submit(self._caption_image, pair)))
                 if len(waiting) >= 2 * _REQUESTS:
@@ -115,6 +116,8 @@ class Captioner:
             while waiting:
                 first, future = waiting.popleft()
                 yield first, future.result() if future else ""
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _caption_image(self, pair: TrainingPair) -> str | Exception:
         """Return the caption of an image, or why it has none."""
@@ -131,8 +134,8 @@ class Captioner:
         with self._lock:
             self._kept[digest] = caption
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("ab") as file:
-                file.write(orjson.dumps({"sha256": digest, "caption": caption}) + b"\n")
+            with self._file.open("ab") as file:  # a killed run may have cut the line before it
+                file.write(b"\n" + orjson.dumps({"sha256": digest, "caption": caption}) + b"\n")
 
     def _request_caption(self, jpeg: bytes) -> str:
         image = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"}}
@@ -143,7 +146,7 @@ class Captioner:
             text = " ".join(value["choices"][0]["message"]["content"].split())[:_MAX_CHARS]
         except (KeyError, IndexError, TypeError, AttributeError):
             text = ""
-        if not text:
+        if status != 200 or not text:
             raise _NoCaption(f"no caption from the endpoint: status {status}, {str(value)[:200]}")
         return text
 
@@ -197,7 +200,7 @@ def _read_captions(file: Path) -> dict[str, str]:
     """Return the kept captions by the hash of the image's bytes; a line that a killed run cut is left out."""
     kept = dict[str, str]()
     if file.is_file():
-        for line in file.read_bytes().splitlines():
+        for line in filter(None, file.read_bytes().splitlines()):
             try:
                 row = orjson.loads(line)
                 kept[str(row["sha256"])] = str(row["caption"])

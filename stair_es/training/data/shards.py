@@ -21,6 +21,7 @@ from stair_es.eval.datasets.tabular import ALL_COLUMNS, read_source_entries
 from stair_es.sources.base import ListingFailure
 from stair_es.sources.io.object_store import ObjectLocator
 from stair_es.sources.io.open_file import create_file_lister
+from stair_es.sources.io.remote import strip_credentials
 from stair_es.sources.io.uris import TAR_SUFFIXES, get_scheme, has_source_suffix
 from stair_es.sources.kinds.webdataset import WebdatasetSource, expand_braces
 from stair_es.training.config.schema import DatasetConfig
@@ -28,6 +29,8 @@ from stair_es.training.config.train_config import TrainConfig
 
 _SHARDS, _WINDOWS = 11, 12
 """Streams of random numbers, apart from those of `collate`."""
+_MAX_EMPTY_SHARDS = 20
+"""Shards in a row without a sample, before a reader gives up: a few may be missing, and a reader may have few."""
 _GLOB_MAGIC = frozenset("*?[")
 
 
@@ -78,24 +81,26 @@ class ShardStream:
         The unusable entries of a window come before its samples; they are left out if some of its samples were taken before.
 
         Raises:
-            SourceError: If a whole epoch has no sample.
+            SourceError: If many shards in a row have no sample.
         """
+        empty_shards = 0
         while True:
-            first_problem, is_empty = None, position == (position.epoch, 0, 0, 0)
             for number, shard in enumerate(self._order_shards(position.epoch)[position.shard :], position.shard):
                 begin = position if number == position.shard else ShardPosition(position.epoch, number)
+                is_empty, problem = not begin.begin, InvalidEntry(strip_credentials(self.source.shards[shard]), "no sample")
                 for each in self._read_shard(shard, begin):
                     if isinstance(each, InvalidEntry):
-                        first_problem = first_problem or each
+                        problem = each
                     else:
                         is_empty = False
                     yield each
-            if is_empty:
-                raise SourceError(
-                    f"none of the shards {self.source.shards[0]} ... has a sample that can be read: {first_problem}",
-                    "Check the paths, and that the tars have images with captions (a.jpg with a.txt or a.json).",
-                    code="shards-unreadable",
-                )
+                empty_shards = empty_shards + 1 if is_empty else 0
+                if empty_shards == _MAX_EMPTY_SHARDS:
+                    raise SourceError(
+                        f"{empty_shards} shards in a row have no sample that can be read, the last one: {problem}",
+                        "Check the paths, and that the tars have images with captions (a.jpg with a.txt or a.json).",
+                        code="shards-unreadable",
+                    )
             position = ShardPosition(position.epoch + 1)
 
     def _order_shards(self, epoch: int) -> list[int]:
@@ -133,7 +138,7 @@ def _read_entries(shard: str) -> Iterator[CaptionEntry | InvalidEntry]:
             else:
                 yield entry
     except UsageError as error:  # nothing there
-        yield InvalidEntry(shard, "the shard can't be read", error.message)
+        yield InvalidEntry(strip_credentials(shard), "the shard can't be read", error.message)
 
 
 def compute_hash(text: str) -> int:
@@ -157,7 +162,10 @@ def _build_source(config: TrainConfig, dataset: DatasetConfig) -> ShardSource:
     patterns = (dataset.shards,) if isinstance(dataset.shards, str) else dataset.shards or ()
     names = [name for pattern in patterns for name in _expand_pattern(config, pattern)]
     if not names:
-        raise DatasetError(f"no shard matches {', '.join(patterns)}", "Give tars: shards = 's3://bucket/{00000..09999}.tar'.")
+        raise DatasetError(
+            f"no shard matches {', '.join(map(strip_credentials, patterns))}",
+            "Give tars: shards = 's3://bucket/{00000..09999}.tar'.",
+        )
     return ShardSource(shards=tuple(names), weight=float(len(names)) if dataset.weight is None else dataset.weight)
 
 

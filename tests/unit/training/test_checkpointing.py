@@ -58,7 +58,7 @@ def test_the_last_states_are_kept_and_resumed_from(training_folder: Path, tmp_pa
     assert "4, 6, 8" in caught.value.remedy
     restore_old_state(out, 8)  # the newest
     assert prepare_output_folder(out, restart=False, resume_from=4)
-    assert list_names(out) == ["state.pt"]
+    assert list_names(out) == ["state-4.pt", "state-6.pt", "state-8.pt", "state.pt"]  # the later ones until the next save
     run_training(training_folder, out, CHANGES)
     assert list_names(out) == ["state-4.pt", "state-6.pt", "state.pt"]
     assert {name: (out / name).read_bytes() for name in files} == files
@@ -88,8 +88,8 @@ def test_a_lost_folder_is_fetched_from_its_copies(
         for name in ("model.safetensors", "log.csv"):
             assert (folder / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
     assert list_names(copies, "tensorboard/*")
-    assert not RunCopies(copies.as_uri(), tmp_path / "out", print).fetch_into_empty()  # there is something already
-    assert not RunCopies((tmp_path / "no").as_uri(), tmp_path / "new", print).fetch_into_empty()
+    assert not RunCopies(copies.as_uri(), tmp_path / "out", print).fetch_missing()  # there is something already
+    assert not RunCopies((tmp_path / "no").as_uri(), tmp_path / "new", print).fetch_missing()
 
 
 def test_a_failed_copy_is_reported_and_tried_again(training_folder: Path, tmp_path: Path) -> None:
