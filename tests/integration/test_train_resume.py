@@ -9,6 +9,7 @@ import subprocess
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import psutil
 import pytest
 from support.commands import CommandRunner
 from support.models import tiny_training
@@ -75,8 +76,11 @@ def test_a_killed_run_continues_to_the_same_model_bit_for_bit(
     for step in kills:  # in the first stage and in the last but one, after a saved state that isn't of this step
         with start_training(folder, "killed", *changes) as running:
             wait_for_steps(folder, "killed", running, step)
+            readers = psutil.Process(running.process.pid).children(recursive=True)
             running.send_signal(signal.SIGKILL)
             assert running.wait().returncode == -signal.SIGKILL
+            assert len(readers) >= (2 if data else 0)
+            assert psutil.wait_procs(readers, timeout=120)[1] == []
         assert (folder / "killed" / "state.pt").is_file()
         assert not (folder / "killed" / "model.safetensors").exists()
     last = run_training(folder, "killed", "--json", *changes)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from multiprocessing import parent_process
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -199,6 +202,7 @@ class _ReaderProcesses(IterableDataset[Any]):  # type: ignore[misc]  # mypy skip
     def __iter__(self) -> Iterator[BatchPart | StairError]:
         number = get_worker_info().id
         disable_decoder_logs()
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         try:
             yield from self._readers[number].iterate_parts(self._states[number])
         except StairError as error:
@@ -285,6 +289,13 @@ class ShardBatches:
         if isinstance(part, StairError):
             raise part
         return part
+
+
+def _end_with_parent() -> None:
+    """End this process once the training is gone, killed or not. PyTorch watches the fork server instead, if there is one."""
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager
