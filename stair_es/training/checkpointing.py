@@ -85,9 +85,10 @@ def save_training_state(
     if keep_states > 1 and (folder / STATE_FILE).is_file():
         _keep_previous(folder)
     temporary.replace(folder / STATE_FILE)
-    older = [path for step, path in list_old_states(folder).items() if step < progress.global_step]
-    for path in set(list_old_states(folder).values()) - set(older[: keep_states - 1]):  # later ones: of a discarded future
-        path.unlink()
+    states = list_old_states(folder)
+    older = [step for step in states if step < progress.global_step]
+    for step in states.keys() - older[: keep_states - 1]:  # later ones belong to a discarded future
+        states[step].unlink()
 
 
 def _delete_temporaries(folder: Path) -> None:

@@ -260,7 +260,16 @@ def flatten_values(values: Mapping[str, Any], prefix: str = "") -> Iterator[tupl
         if isinstance(value, Mapping):
             yield from flatten_values(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", strip_credentials(value) if isinstance(value, str) else value
+            yield f"{prefix}{name}", _strip_urls(value)
+
+
+def _strip_urls(value: Any) -> Any:  # noqa: ANN401  whatever TOML has
+    """Return a value, or an array of tables such as `[[data.train]]`, without credentials in its URLs."""
+    if isinstance(value, Mapping):
+        return {name: _strip_urls(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_strip_urls(each) for each in value]
+    return strip_credentials(value) if isinstance(value, str) and "://" in value else value
 
 
 def _resume_file(path: Path, step: int) -> TextIO:

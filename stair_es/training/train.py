@@ -270,7 +270,7 @@ def prepare_output_folder(out: Path, *, restart: bool, resume_from: int | None =
         out: Output folder.
         restart: Whether to discard an existing training.
         resume_from: Step to resume from instead of the last saved state.
-        copies: URL of copies (`log.copy_to`), which are fetched if the folder is missing or empty.
+        copies: URL of copies (`log.copy_to`), which are fetched if the folder has neither a state nor a model.
 
     Raises:
         UsageError: If the folder holds a model without training state, or no state of `resume_from`.

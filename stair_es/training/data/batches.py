@@ -19,11 +19,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from stair_es.errors import DecodeError, ReadError, SourceError, StairError
 from stair_es.eval.datasets.entry import CaptionEntry, InvalidEntry
-from stair_es.sources.base import ReadLimits
 from stair_es.system.decoder_logs import disable_decoder_logs
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.collate import Collator, ImageLoader, TextLoader, make_caption_rng, make_image_rng
-from stair_es.training.data.dataset import ProblemCounter, sample_caption
+from stair_es.training.data.dataset import ProblemCounter, read_image_bytes, sample_caption
 from stair_es.training.data.dense_features import add_noise
 from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batch
 from stair_es.training.data.shards import ShardPosition, ShardSample, ShardSource, ShardStream, compute_hash, count_readers
@@ -170,26 +169,21 @@ class ShardReader:
             if isinstance(each, InvalidEntry):
                 problems.append(each)
                 continue
-            entry, epoch = each.entry, each.position.epoch
             try:
-                return self._read_pixels(entry, epoch), self._choose_caption(entry, epoch), each.position
+                return *self._read_pair(each.entry, each.position.epoch), each.position
             except (ReadError, DecodeError) as error:
-                problems.append(InvalidEntry(entry.name, error.message))
+                problems.append(InvalidEntry(each.entry.name, error.message))
         raise SourceError(
             f"{_MAX_UNUSABLE:,} samples in a row can't be used, the last one: {problems[-1]}",
             "Fix the shards, or leave them out; training resumes from the last saved state.",
             code="pair-unreadable",
         )
 
-    def _read_pixels(self, entry: CaptionEntry, epoch: int) -> tuple[Pixels, ...]:
-        result = entry.locator.read(ReadLimits()) if entry.locator else None
-        data = result.data if result else b""
-        name = compute_hash(entry.name)
-        return tuple(augment_image(data, spec, self.augment, make_image_rng(self.seed, name, epoch)) for spec in self.specs)
-
-    def _choose_caption(self, entry: CaptionEntry, epoch: int) -> str:
-        rng = make_caption_rng(self.seed, compute_hash(entry.name), epoch)
-        return sample_caption(entry, rng, self.tag_share)
+    def _read_pair(self, entry: CaptionEntry, epoch: int) -> tuple[tuple[Pixels, ...], str]:
+        assert entry.locator is not None, "a sample of a tar has its bytes"
+        data, item = read_image_bytes(entry.locator), compute_hash(entry.name)
+        pixels = tuple(augment_image(data, spec, self.augment, make_image_rng(self.seed, item, epoch)) for spec in self.specs)
+        return pixels, sample_caption(entry, make_caption_rng(self.seed, item, epoch), self.tag_share)
 
 
 class _ReaderProcesses(IterableDataset[Any]):  # type: ignore[misc]  # mypy skips torch

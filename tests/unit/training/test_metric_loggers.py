@@ -20,7 +20,7 @@ from stair_es.errors import MissingExtra
 from stair_es.training.callbacks import NO_CALLBACKS
 from stair_es.training.checkpointing import STATE_FILE
 from stair_es.training.config.schema import LogConfig
-from stair_es.training.metric_loggers import LoggedRun, MetricLog, WandbLogger
+from stair_es.training.metric_loggers import LoggedRun, MetricLog, WandbLogger, flatten_values
 
 PLUGINS = """
 from pathlib import Path
@@ -118,3 +118,12 @@ def test_wandb_continues_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(set(ids)) == 2  # a training that starts over is another run
     assert (tmp_path / "wandb.id").read_text().strip() in ids
     assert WandbLogger.description
+
+
+def test_parameters_have_no_credentials() -> None:
+    shards = [{"shards": ["https://host/{0..9}.tar?sig=hunter2", "data/{0..9}.tar"]}]
+    values = {"log": {"copy_to": "ftp://me:hunter2@host/run"}, "data": {"train": shards, "captions_prompt": "what @ //[it"}}
+    parameters = dict(flatten_values(values))
+    assert parameters.keys() == {"log.copy_to", "data.train", "data.captions_prompt"}
+    assert "hunter2" not in str(parameters)
+    assert [fact for fact in ("ftp://me@host/run", "data/{0..9}.tar", "what @ //[it") if fact not in str(parameters)] == []
