@@ -256,9 +256,10 @@ def _run_trainer(trainer: Trainer) -> TrainingProgress:
     except RuntimeError as error:
         if not optim.compile or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
             raise
+        reason, _, _ = str(error).partition("\n\n")  # advice for PyTorch's developers follows
         raise StairError(
-            f"torch.compile failed: {str(error).strip().splitlines()[0]}",
-            "Install the compiler that it names, or leave out optim.compile: training resumes from the last saved state.",
+            f"torch.compile failed: {' '.join(reason.split())}",
+            "Install the compiler or headers that it names, or leave out optim.compile: training resumes from the last state.",
             code="compile-failed",
         ) from error
 

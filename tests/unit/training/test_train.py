@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -189,13 +190,20 @@ def test_training_starts_with_the_given_scale(training_folder: Path, tmp_path: P
     assert read_metric(tmp_path / "third", "scale") == [3.0]
 
 
-def test_a_missing_compiler_is_reported(training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_torch_compile_lacks_is_reported(training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, str(tmp_path / "no-compiler")))
-    with expect_error("compile-failed") as caught:
-        run_training(training_folder, tmp_path / "out", {"optim.compile": True})
-    assert "no-compiler" in caught.value.message
-    assert "optim.compile" in caught.value.remedy
+    compile_module = torch.nn.Module.compile
+
+    def lack_headers(*_: object) -> None:
+        raise OSError("no Python.h")
+
+    for backend, reason in (("inductor", "no-compiler"), (lack_headers, "no Python.h")):
+        monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(compile_module, backend=backend))
+        with expect_error("compile-failed") as caught:
+            run_training(training_folder, tmp_path / reason, {"optim.compile": True})
+        assert reason in caught.value.message
+        assert "optim.compile" in caught.value.remedy
 
 
 def test_trainings_with_one_start_seed_begin_alike(training_folder: Path, tmp_path: Path) -> None:
