@@ -33,8 +33,10 @@ def print_training_plan(config: TrainConfig, gpus: int, tflops: float | None, pa
     rate = tflops or _A100_TFLOPS[config.optim.precision]
     epoch = None if pairs is None else ceil(pairs / (config.batch.size * config.batch.accumulate))
     hours = plan.estimate_hours(rate)
+    seen = sum(stage.steps for stage in plan.stages) * config.batch.size * config.batch.accumulate
+    speed = seen / (hours * 3600)
     if as_json:
-        values = {"steps_per_epoch": epoch, "tflops": rate, "utilization": UTILIZATION, "hours": hours}
+        values = {"steps_per_epoch": epoch, "tflops": rate, "utilization": UTILIZATION, "hours": hours, "pairs_per_second": speed}
         emit_json({**asdict(plan), **values})
         return
     print_plain(
@@ -46,8 +48,8 @@ def print_training_plan(config: TrainConfig, gpus: int, tflops: float | None, pa
     if epoch is not None:
         print_plain(f"an epoch of {pairs:,} pairs: {epoch:,} steps")
     print_plain(
-        f"{hours:,.2f} hours for all steps at {rate:,g} TFLOPS x {UTILIZATION:.0%}, if reading and sending keep up."
-        " This is a calculation: nobody ran it."
+        f"{hours:,.2f} hours for all steps at {rate:,g} TFLOPS x {UTILIZATION:.0%}, if readers and network keep up with"
+        f" {speed:,.0f} pairs per second. This is a calculation: nobody ran it."
     )
 
 

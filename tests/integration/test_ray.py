@@ -343,8 +343,9 @@ def test_two_training_workers_match_one(training_folder: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_lost_training_worker_restarts_from_the_last_state_bit_for_bit(training_folder: Path, tmp_path: Path) -> None:
-    config = tiny_training.read_config(training_folder, {**TRAINING, "recipe.steps": 40, "validation.every": 3})
+def test_a_lost_worker_that_reads_shards_restarts_bit_for_bit(training_folder: Path, tmp_path: Path) -> None:
+    shards = tiny_training.write_shards(training_folder)
+    config = tiny_training.read_config(training_folder, {**TRAINING, **shards, "recipe.steps": 40, "validation.every": 3})
     train_on_ray(config, tmp_path / "straight", NO_CALLBACKS, workers=2, device="cpu")
     messages: list[str] = []
     killed: list[int] = []
@@ -354,6 +355,7 @@ def test_a_lost_training_worker_restarts_from_the_last_state_bit_for_bit(trainin
             own = {each.pid for each in psutil.Process().children(recursive=True)}
             family = [each for each in psutil.process_iter(["cmdline", "create_time"]) if each.pid in own]
             workers = [each for each in family if "RayTrainWorker" in str(each.info["cmdline"])]
+            workers = [each for each in workers if each.ppid() not in {other.pid for other in workers}]  # without their readers
             process = max(workers, key=lambda each: float(each.info["create_time"]))
             killed.append(process.pid)
             process.kill()

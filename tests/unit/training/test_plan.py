@@ -195,7 +195,8 @@ def test_the_command_prints_the_plan(training_folder: Path) -> None:
     assert result.exit_code == 0, result.output
     plan = json.loads(result.stdout)
     assert (plan["gpus"], plan["pairs_per_gpu"], plan["steps_per_epoch"], plan["tflops"]) == (3, 2, 167, 100.0)
-    assert plan["hours"] > 0
+    steps = sum(stage["steps"] for stage in plan["stages"])
+    assert plan["pairs_per_second"] * plan["hours"] * 3600 == pytest.approx(steps * 6)
     assert set(plan["stages"][0]["memory_bytes"]) >= {"parameters", "batches", "towers", "gradients", "optimizer"}
     text = CliRunner().invoke(app, command)
     assert [fact for fact in ("grounded", "GB", "TFLOP", "167", "hours") if fact not in text.stdout] == []
