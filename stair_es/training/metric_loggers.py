@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from stair_es import plugins
 from stair_es.errors import StairError, UsageError
 from stair_es.optional import import_optional
-from stair_es.sources.io.remote import strip_credentials
+from stair_es.sources.io.remote import strip_all_credentials
 
 if TYPE_CHECKING:
     from stair_es.training.config.schema import LogConfig
@@ -260,16 +260,7 @@ def flatten_values(values: Mapping[str, Any], prefix: str = "") -> Iterator[tupl
         if isinstance(value, Mapping):
             yield from flatten_values(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", _strip_urls(value)
-
-
-def _strip_urls(value: Any) -> Any:  # noqa: ANN401  whatever TOML has
-    """Return a value, or an array of tables such as `[[data.train]]`, without credentials in its URLs."""
-    if isinstance(value, Mapping):
-        return {name: _strip_urls(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_strip_urls(each) for each in value]
-    return strip_credentials(value) if isinstance(value, str) and "://" in value else value
+            yield f"{prefix}{name}", strip_all_credentials(value)
 
 
 def _resume_file(path: Path, step: int) -> TextIO:

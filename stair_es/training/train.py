@@ -26,6 +26,7 @@ from stair_es.model.stair.modeling import StairModel, remove_dropout
 from stair_es.model.stair.tokenizer import IdArray, StairTokenizer
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.optional import import_optional
+from stair_es.sources.io.remote import strip_all_credentials, strip_credentials
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks
 from stair_es.training.checkpointing import (
     STATE_FILE,
@@ -36,6 +37,7 @@ from stair_es.training.checkpointing import (
     restore_old_state,
 )
 from stair_es.training.config.schema import CardConfig, LogConfig
+from stair_es.training.config.toml import dump_toml, parse_training_toml
 from stair_es.training.config.train_config import TrainConfig, build_stair_config
 from stair_es.training.data.batches import translate_reader_errors
 from stair_es.training.data.dataset import ProblemCounter, TrainingSet
@@ -317,13 +319,13 @@ def _compute_key(config: TrainConfig, sets: TrainingSets, vocabulary: WholeWordV
         batch=replace(config.batch, chunk=0, checkpointing=False),
         optim=replace(config.optim, compile=False),
     )
-    digest = hashlib.sha256(repr(asdict(relevant)).encode())
+    digest = hashlib.sha256(repr(strip_all_credentials(asdict(relevant))).encode())  # a new signature is no other training
     if vocabulary is not None:
         digest.update(vocabulary.to_json().encode())
     for pair in sets.train:
         digest.update(orjson.dumps((pair.name, pair.captions, pair.tags)))
     for source in sets.shards:
-        digest.update(orjson.dumps([shard.rpartition("/")[2] for shard in source.shards]))
+        digest.update(orjson.dumps([strip_credentials(shard).rpartition("/")[2] for shard in source.shards]))
     return digest.hexdigest()[:16]
 
 
@@ -339,4 +341,6 @@ def _write_checkpoint(config: TrainConfig, model: StairModel, out: Path, progres
     images = f"the pairs of {shards:,} shards" if shards else f"{len(sets.train):,} images"
     card = render_model_card(config, stair_config, progress, images, len(model.tokens.tokens))
     checkpoint.save_checkpoint(out, stair_config, model.tokens.tokenizer, tensors, card, model.tokens.word_vocabulary)
-    (out / CONFIG_COPY).write_text(config.text, encoding="utf-8")
+    values = parse_training_toml(config.text, CONFIG_COPY)
+    public = strip_all_credentials(values)
+    (out / CONFIG_COPY).write_text(config.text if public == values else dump_toml(public), encoding="utf-8")

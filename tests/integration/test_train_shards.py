@@ -120,6 +120,17 @@ def test_shards_on_a_server_equal_local_ones(tmp_path: Path, changes: dict[str, 
     assert [line for line in rest.problems.format_lines() if "003.tar" in line] != []
 
 
+def test_a_new_signature_is_no_other_training(tmp_path: Path, changes: dict[str, Any], server: str) -> None:
+    [train] = changes["data.train"]
+    for signature in ("first", "second"):
+        shards = [{"shards": f"{server}/{train['shards']}?X-Amz-Signature={signature}"}]
+        more = {**changes, "data.train": shards, "data.validation": [], "recipe.steps": 2}
+        assert tiny_training.run_training(tmp_path, tmp_path / "out", more).steps == 2
+    config = (tmp_path / "out" / "train.toml").read_text()
+    assert "Amz" not in config
+    assert f"{server}/{train['shards']}" in config
+
+
 def test_a_reader_that_is_killed_ends_the_training_with_a_reason(tmp_path: Path, changes: dict[str, Any]) -> None:
     batches = open_batches(tmp_path, changes).iterate_batches(0)
     next(batches)

@@ -40,6 +40,15 @@ def strip_credentials(url: str) -> str:
     return f"{scheme}://" + _PASSWORD.sub(r"\1@", url[len(scheme) + 3 :])
 
 
+def strip_all_credentials(value: Any) -> Any:  # noqa: ANN401  whatever JSON and TOML have
+    """Return a value with the URLs within it as `strip_credentials` returns them."""
+    if isinstance(value, dict):
+        return {name: strip_all_credentials(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [strip_all_credentials(each) for each in value]
+    return strip_credentials(value) if isinstance(value, str) and "://" in value else value
+
+
 def open_file_system(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of a URL and its path there. fsspec caches file systems per process."""
     scheme = get_scheme(url)
