@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ TUNED = Path(__file__).parent / "small" / "tuned.json"
 VALIDATION = ("val_style", "val_concepts")
 TUNING_STEPS = 300
 DENSE, PHOTOS = "dense", "test_photos"
+COMPARED_WITH = (DENSE, "grounded")
 
 Runs = dict[str, list[dict[str, SplitScores]]]
 """Arm -> scores by split, for each seed."""
@@ -77,16 +78,24 @@ def train_arm(arm: Arm, sets: Path, out: Path, chosen: Mapping[str, Any], steps:
     return done
 
 
-def tune(arms: Sequence[Arm], sets: Path, out: Path) -> dict[str, dict[str, Any]]:
-    """Return for each arm the point of its grid with the best recall on the validation sets (one seed, fewer updates)."""
-    chosen = {}
+def tune(arms: Sequence[Arm], sets: Path, out: Path, seeds: int) -> tuple[dict[str, dict[str, Any]], ReportTable]:
+    """Return for each arm the point of its grid with the best recall on the validation sets, and the recall of all points."""
+    chosen, rows = {}, []
     for arm in arms:
         points = arm.list_variants()
-        folders = [out / "tuning" / f"{arm.name}-{place}" for place in range(len(points))]
-        found = [train_arm(arm, sets, folder, point, TUNING_STEPS, 0).best for point, folder in zip(points, folders, strict=True)]
-        chosen[arm.name] = points[int(np.argmax(found))]
+        found = []
+        for place, point in enumerate(points):
+            folders = [out / "tuning" / f"{arm.name}-{place}-{seed}" for seed in range(seeds)]
+            results = [train_arm(arm, sets, folder, point, TUNING_STEPS, seed) for seed, folder in enumerate(folders)]
+            found.append([100 * result.best for result in results])
+        means = [float(np.mean(values)) for values in found]
+        chosen[arm.name] = points[int(np.argmax(means))]
+        for point, values, mean in zip(points, found, means, strict=True):
+            mark = "chosen" if point is chosen[arm.name] else ""
+            rows.append((arm.name, _format_values(point), f"{mean:.1f}", f"{min(values):.1f}-{max(values):.1f}", mark))
         print(f"{arm.name}: {chosen[arm.name]}", file=sys.stderr, flush=True)
-    return chosen
+    heading = f"R@1 on the validation sets, mean of both directions, {TUNING_STEPS} updates, {seeds} seeds"
+    return chosen, ReportTable(heading=heading, head=("arm", "values", "mean", "spread", ""), rows=tuple(rows))
 
 
 def measure(arms: Sequence[Arm], sets: Path, out: Path, chosen: Mapping[str, Mapping[str, Any]], steps: int, seeds: int) -> Runs:
@@ -103,7 +112,7 @@ def measure(arms: Sequence[Arm], sets: Path, out: Path, chosen: Mapping[str, Map
 
 
 def build_result(runs: Runs, arms: Sequence[Arm], steps: int, chosen: Mapping[str, Mapping[str, Any]]) -> Result:
-    """Return a table for each split, and the differences to the dense arm."""
+    """Return a table for each split, and the differences to two of the arms."""
     tables = [
         ReportTable(
             heading=split,
@@ -112,12 +121,12 @@ def build_result(runs: Runs, arms: Sequence[Arm], steps: int, chosen: Mapping[st
         )
         for split in SPLITS
     ]
-    ratios = []
-    if DENSE in runs and len(runs) > 1:
-        heading = "R@1 minus dense, paired bootstrap over queries (95 %)"
-        rows = tuple(_format_differences(name, runs) for name in runs if name != DENSE)
-        tables.append(ReportTable(heading=heading, head=("arm", *_WAYS), rows=rows))
-        ratios = [_build_ratio(name, runs) for name in runs if name != DENSE]
+    for base in COMPARED_WITH:
+        if base in runs and len(runs) > 1:
+            heading = f"R@1 minus {base}, paired bootstrap over queries (95 %)"
+            rows = tuple(_format_differences(name, base, runs) for name in runs if name != base)
+            tables.append(ReportTable(heading=heading, head=("arm", *_WAYS), rows=rows))
+    ratios = [_build_ratio(name, runs) for name in runs if name != DENSE] if DENSE in runs else []
     return Result(
         about=f"{steps} updates of 256 pairs, {len(next(iter(runs.values())))} seeds: mean and spread over seeds",
         tables=tuple(tables),
@@ -151,11 +160,11 @@ def _format_row(name: str, seeds: Sequence[SplitScores]) -> tuple[str, ...]:
     return name, format_mean("t2i"), format_mean("i2t"), f"{format_spread('t2i')}, {format_spread('i2t')}", words, own
 
 
-def _format_differences(name: str, runs: Runs) -> tuple[str, ...]:
+def _format_differences(name: str, base: str, runs: Runs) -> tuple[str, ...]:
     cells = []
     for split in SPLITS:
         for way in ("t2i", "i2t"):
-            ours, theirs = ([getattr(seed[split], way)[1] for seed in runs[arm]] for arm in (name, DENSE))
+            ours, theirs = ([getattr(seed[split], way)[1] for seed in runs[arm]] for arm in (name, base))
             apart, low, high = compute_interval(ours, theirs)
             cells.append(f"{apart:+.1f} [{low:+.1f}, {high:+.1f}]")
     return name, *cells
@@ -168,7 +177,11 @@ def _build_ratio(name: str, runs: Runs) -> Ratio:
 
 
 def _format_values(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in values.items()) or "as in base.toml"
+    return ", ".join(f"{name} {_format_value(value)}" for name, value in values.items()) or "as in base.toml"
+
+
+def _format_value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else json.dumps(value)
 
 
 def main() -> None:
@@ -180,16 +193,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--tune", action="store_true", help="choose values on the validation sets, and write small/tuned.json")
+    parser.add_argument("--tuning-seeds", type=int, default=1)
     parser.add_argument("--pairs", type=int, help="maximum size of each set, to check that the benchmark works")
     args = parser.parse_args()
     arms, sets, out = [ARMS[name] for name in args.arms], args.sets.absolute(), args.out.absolute()
     sets = shrink_sets(sets, out / f"sets-{args.pairs}", args.pairs) if args.pairs else sets
     chosen = json.loads(TUNED.read_text()) if TUNED.is_file() else {}
+    searched = []
     if args.tune:
-        chosen = {**chosen, **tune(arms, sets, out)}
+        found, table = tune(arms, sets, out, args.tuning_seeds)
+        chosen = {**chosen, **found}
         TUNED.write_text(json.dumps(chosen, indent=2) + "\n")
+        searched = [table]
     runs = measure(arms, sets, out, chosen, args.steps, args.seeds)
-    publish_result(build_result(runs, arms, args.steps, chosen), args.json)
+    result = build_result(runs, arms, args.steps, chosen)
+    publish_result(replace(result, tables=(*searched, *result.tables)), args.json)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ _FLOPS = {
 }
 _OWN = {"model.text.own_words": True}
 _DOT = {"model.similarity": "dot"}
+_BETAS = {"optim.betas": ([0.9, 0.95], [0.9, 0.98], [0.9, 0.999])}
 _UNCAPPED = {"model.image.top_k": 0, "model.text.top_k": 0}
 
 ARMS = {
@@ -83,9 +84,16 @@ ARMS = {
         ),
         Arm(
             name="stair-paper",
-            about="STAIR's three stages, closer to the paper: dot product, no cap, tied embeddings, plain mask",
+            about="STAIR's three stages, closer to the paper: dot product, no cap, tied embeddings, plain mask, LAMB",
             changes={"recipe.name": "stair-paper", **_UNCAPPED},
-            grid=_FLOPS,
+            grid={"optim.lr": (3e-2,), "model.start_scale": (0.01, 0.05, 0.3, 1.0, 14.3), **_BETAS},
+            extra=True,
+        ),
+        Arm(
+            name="stair-paper-adamw",
+            about="the same with AdamW and cosine decay",
+            changes={"recipe.name": "stair-paper", "optim.name": "adamw", "optim.decay": "cosine", **_UNCAPPED},
+            grid={"optim.lr": (3e-3,), "model.start_scale": (0.05, 0.3, 1.0), "optim.betas": ([0.9, 0.95], [0.9, 0.999])},
             extra=True,
         ),
         Arm(
@@ -113,7 +121,7 @@ ARMS = {
             name="stair-dot",
             about="STAIR's three stages, with a dot product",
             changes={"recipe.name": "stair", **_DOT},
-            grid=_FLOPS,
+            grid={"optim.lr": (3e-3,), "model.start_scale": (0.05, 0.3, 1.0)},
             extra=True,
         ),
         Arm(
