@@ -258,7 +258,9 @@ def _run_trainer(trainer: Trainer) -> TrainingProgress:
     except RuntimeError as error:
         if not optim.compile or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
             raise
-        reason, _, _ = str(error).partition("\n\n")  # advice for PyTorch's developers follows
+        reason, _, _ = str(error).partition("\n\nSet TORCH")  # advice for PyTorch's developers
+        errors = [line for line in reason.splitlines() if "error: " in line]  # of the compiler, whose command is long
+        reason = "\n".join(errors or [reason])
         raise StairError(
             f"torch.compile failed: {' '.join(reason.split())}",
             "Install the compiler or headers that it names, or leave out optim.compile: training resumes from the last state.",

@@ -353,9 +353,11 @@ def test_a_lost_worker_that_reads_shards_restarts_bit_for_bit(training_folder: P
     def kill_worker(metrics: StepMetrics) -> None:
         if metrics.step >= 7 and not killed:
             own = {each.pid for each in psutil.Process().children(recursive=True)}
-            family = [each for each in psutil.process_iter(["cmdline", "create_time"]) if each.pid in own]
+            family = [each for each in psutil.process_iter(["cmdline", "create_time", "ppid"]) if each.pid in own]
             workers = [each for each in family if "RayTrainWorker" in str(each.info["cmdline"])]
-            workers = [each for each in workers if each.ppid() not in {other.pid for other in workers}]  # without their readers
+            workers = [
+                each for each in workers if each.info["ppid"] not in {other.pid for other in workers}
+            ]  # without their readers
             process = max(workers, key=lambda each: float(each.info["create_time"]))
             killed.append(process.pid)
             process.kill()

@@ -175,7 +175,7 @@ class ShardReader:
                 problems.append(InvalidEntry(each.entry.name, error.message))
         raise SourceError(
             f"{_MAX_UNUSABLE:,} samples in a row can't be used, the last one: {problems[-1]}",
-            "Fix the shards, or leave them out; training resumes from the last saved state.",
+            "Fix the shards: training resumes from the last saved state. To leave them out, start over with --restart.",
             code="pair-unreadable",
         )
 
@@ -306,7 +306,7 @@ def translate_reader_errors() -> Iterator[None]:
             raise
         raise SourceError(
             f"a process that reads shards failed: {str(error).strip().splitlines()[-1]}",
-            "If memory ran out, lower data.readers or data.shuffle; training resumes from the last saved state.",
+            "Training resumes from the last saved state. If memory ran out, lower data.readers or data.shuffle, with --restart.",
             code="reader-failed",
         ) from error
 

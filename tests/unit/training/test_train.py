@@ -196,7 +196,7 @@ def test_what_torch_compile_lacks_is_reported(training_folder: Path, tmp_path: P
     compile_module = torch.nn.Module.compile
 
     def lack_headers(*_: object) -> None:
-        raise OSError("no Python.h")
+        raise torch._inductor.exc.CppCompileError(["g++"], "x.h:1: fatal error: no Python.h\n 1 | #include")
 
     for backend, reason in (("inductor", "no-compiler"), (lack_headers, "no Python.h")):
         monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(compile_module, backend=backend))
