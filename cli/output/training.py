@@ -31,10 +31,10 @@ def print_training_plan(config: TrainConfig, gpus: int, tflops: float | None, pa
 
     plan = plan_training(config, gpus)
     rate = tflops or _A100_TFLOPS[config.optim.precision]
-    epoch = None if pairs is None else ceil(pairs / (config.batch.size * config.batch.accumulate))
+    pairs_per_step = config.batch.size * config.batch.accumulate
+    epoch = None if pairs is None else ceil(pairs / pairs_per_step)
     hours = plan.estimate_hours(rate)
-    seen = sum(stage.steps for stage in plan.stages) * config.batch.size * config.batch.accumulate
-    speed = seen / (hours * 3600)
+    speed = sum(stage.steps for stage in plan.stages) * pairs_per_step / (hours * 3600)
     if as_json:
         values = {"steps_per_epoch": epoch, "tflops": rate, "utilization": UTILIZATION, "hours": hours, "pairs_per_second": speed}
         emit_json({**asdict(plan), **values})
