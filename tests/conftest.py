@@ -1,7 +1,7 @@
 """Real search nodes, started on first use: without them tests fail, none is skipped.
 
-Two exceptions: Elasticsearch 9 needs a full JDK, and a machine without one may skip it, though not in CI. Tests marked `gpu` are
-deselected where PyTorch finds no CUDA; pytest counts them.
+Two exceptions: Elasticsearch 8 and 9 need a full JDK, and a machine without one may skip them, though not in CI. Tests marked
+`gpu` are deselected where PyTorch finds no CUDA; pytest counts them.
 """
 
 from __future__ import annotations
@@ -113,10 +113,20 @@ def elasticsearch7_url(get_node_url: Callable[[str], str]) -> str:
 
 
 @pytest.fixture(scope="session")
+def elasticsearch8_url(get_node_url: Callable[[str], str]) -> str:
+    """Elasticsearch 8.19 as Maven serves it, to which nothing is added: `sparse_vector`, without `GET /` and `rank_features`."""
+    return _get_url_or_skip(get_node_url, "elasticsearch8")
+
+
+@pytest.fixture(scope="session")
 def elasticsearch9_url(get_node_url: Callable[[str], str]) -> str:
-    """Elasticsearch 9: `sparse_vector`. This node lacks `GET /` and `rank_features`, which a user's has."""
+    """Elasticsearch 9.5: `sparse_vector`; `rank_features` and `GET /` are a stand-in's (`support.nodes.elasticsearch_nodes`)."""
+    return _get_url_or_skip(get_node_url, "elasticsearch9")
+
+
+def _get_url_or_skip(get_node_url: Callable[[str], str], kind: str) -> str:
     try:
-        return get_node_url("elasticsearch9")
+        return get_node_url(kind)
     except LookupError as error:
         if os.environ.get("CI"):
             raise

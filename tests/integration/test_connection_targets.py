@@ -31,13 +31,14 @@ def list_capabilities(info: ClusterInfo) -> tuple[bool, bool]:
     [
         ("node_url", "OpenSearch 3.8.0", (False, True)),
         ("elasticsearch7_url", "Elasticsearch 7.17.29", (False, False)),
-        ("elasticsearch9_url", "Elasticsearch 9.5.3", (True, False)),  # without its root
+        ("elasticsearch8_url", "Elasticsearch 8.19.0", (True, False)),  # without its root
+        ("elasticsearch9_url", "Elasticsearch 9.5.3", (True, False)),
     ],
 )
 def test_each_engine(request: pytest.FixtureRequest, node: str, label: str, capabilities: tuple[bool, bool]) -> None:
     info = fetch_info(request.getfixturevalue(node))
     assert (info.label, list_capabilities(info)) == (label, capabilities)
-    if node == "elasticsearch9_url":
+    if node in ("elasticsearch8_url", "elasticsearch9_url"):
         assert info.max_clauses > 1024, "computed from the heap"
     else:
         assert info.max_clauses == 1024

@@ -17,8 +17,8 @@ _TESTS = Path(__file__).parents[1]
 _PARENT = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[1])
-from support.nodes.search_nodes import build_elasticsearch7
-node = build_elasticsearch7(pathlib.Path(sys.argv[2])).start(wait=False)
+from support.nodes.elasticsearch_nodes import SEVEN, build_elasticsearch
+node = build_elasticsearch(SEVEN, pathlib.Path(sys.argv[2])).start(wait=False)
 print(node.pid, flush=True)
 sys.stdin.read()
 """

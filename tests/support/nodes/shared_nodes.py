@@ -90,16 +90,17 @@ def request_node(address: str, kind: str, folder: Path) -> str:
 
 @contextmanager
 def start_node(kind: str, folder: Path) -> Iterator[str]:
-    """Start a node and yield its URL: `elasticsearch7`, `elasticsearch9`, `plugin`; an embedded node by any other name.
+    """Start a node and yield its URL: `elasticsearch7` to `9`, `plugin`; an embedded node by any other name.
 
     Raises:
-        LookupError: If there is no JDK for Elasticsearch 9.
+        LookupError: If there is no JDK for Elasticsearch 8 and 9.
     """
-    from support.nodes import opensearch_nodes, search_nodes
+    from support.nodes import elasticsearch_nodes, opensearch_nodes, search_nodes
 
     builders: dict[str, Callable[[Path], SearchNode]] = {
-        "elasticsearch7": search_nodes.build_elasticsearch7,
-        "elasticsearch9": search_nodes.build_elasticsearch9,
+        "elasticsearch7": partial(elasticsearch_nodes.build_elasticsearch, elasticsearch_nodes.SEVEN),
+        "elasticsearch8": partial(elasticsearch_nodes.build_elasticsearch, elasticsearch_nodes.EIGHT),
+        "elasticsearch9": partial(elasticsearch_nodes.build_elasticsearch, elasticsearch_nodes.NINE, with_stand_in=True),
         "plugin": opensearch_nodes.build_plugin_node,
     }
     if kind in builders:
