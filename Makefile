@@ -55,7 +55,7 @@ BENCH ?= short
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/bench.py --form $(BENCH) $(if $(ONLY),--only $(ONLY))
 
-# Nodes of eight versions, one after the other: 6 minutes on two quiet cores, 21 on busy ones, and 0.5 GB the first time. Elasticsearch 8 and 9 take a full JDK.
+# Nodes of ten versions, one after the other: 8 minutes on two quiet cores, and 1 GB the first time. Elasticsearch 8 and 9 take a full JDK.
 compatibility: $(VENV)/.installed-test
 	$(BIN)/python scripts/check_versions.py $(if $(ONLY),--only $(ONLY))
 

@@ -26,15 +26,17 @@ class WrongOutput(Exception):
 class Bench:
     """Shared state of the checks of one node: the commands, the photos, and the existing indices."""
 
-    def __init__(self, commands: CommandRunner, prefix: str = "") -> None:
+    def __init__(self, commands: CommandRunner, prefix: str = "", main: str = "rank_features") -> None:
         """Copy the photos with their captions.
 
         Args:
             commands: For the node.
             prefix: What the names of indices begin with.
+            main: Field type of the index that most checks use.
         """
         self.commands = commands
         self.prefix = prefix
+        self._main = main
         self.photos = commands.folder / "photos"
         self.photos.mkdir()
         lines = (_EXAMPLES / "captions.jsonl").read_text(encoding="utf-8").splitlines()
@@ -47,15 +49,14 @@ class Bench:
 
     @property
     def main(self) -> str:
-        """Field type of the index that most checks use: the default one if the node supports it.
+        """Field type of the index that most checks use.
 
         Raises:
-            WrongOutput: If no ingest succeeded.
+            WrongOutput: If its ingest failed.
         """
-        index = next((name for name in ("rank_features", "sparse_vector") if name in self.indices), None)
-        if index is None:
-            raise WrongOutput("no ingest succeeded")
-        return index
+        if self._main not in self.indices:
+            raise WrongOutput(f"there is no index of {self._main}")
+        return self._main
 
     @property
     def best(self) -> str:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from stair_es.embedded_node.lockfile import load_node_lock
-from support.nodes import elasticsearch_locks, maven_locks, opensearch_locks, search_nodes
+from support.nodes import maven_locks, opensearch_locks, search_nodes
+from support.nodes.elasticsearch_nodes import EIGHT, NINE, SEVEN, build_elasticsearch, build_secured_elasticsearch
 from support.nodes.node_process import SearchNode
-from support.nodes.opensearch_nodes import ADMIN, SecuredNode, build_release_node, build_secured_node
+from support.nodes.opensearch_nodes import build_release_node, build_secured_node
+from support.nodes.secured_node import SecuredNode
 
 _ORDINARY_OPENSEARCH = frozenset(module.name for module in maven_locks.MODULES.values())
 _ORDINARY_ELASTICSEARCH = frozenset(
@@ -52,8 +54,10 @@ class Version:
     """Context manager that runs the node in a folder."""
     gaps: Mapping[str, KnownFailure]
     """Check -> its known failure."""
-    missing_modules: tuple[str, ...] | None = None
-    """Modules of a default distribution that the node doesn't have; None if the node reports its modules."""
+    main: Literal["rank_features", "sparse_vector"] = "rank_features"
+    """Field type of the index that most checks use."""
+    stand_in: frozenset[str] = frozenset()
+    """Checks that use `rank_features` of the stand-in."""
 
     @property
     def label(self) -> str:
@@ -63,7 +67,9 @@ class Version:
     @property
     def modules(self) -> frozenset[str]:
         """Modules of a default distribution that stair-es uses."""
-        return _ORDINARY_OPENSEARCH if self.engine == "OpenSearch" else _ORDINARY_ELASTICSEARCH
+        if self.engine == "OpenSearch":
+            return _ORDINARY_OPENSEARCH
+        return _ORDINARY_ELASTICSEARCH - ({"rest-root", "x-pack-ml"} if self.number == SEVEN else set())
 
 
 def _start_on_folder(make: Callable[[Path], SearchNode]) -> Callable[[Path], AbstractContextManager[RunningNode]]:
@@ -78,7 +84,7 @@ def _start_on_folder(make: Callable[[Path], SearchNode]) -> Callable[[Path], Abs
 def _get_login(node: SearchNode) -> Mapping[str, str]:
     if not isinstance(node, SecuredNode):
         return {}
-    user, password = ADMIN
+    user, password = node.login
     return {"STAIR_ES_USER": user, "STAIR_ES_PASSWORD": password, "STAIR_ES_CA_FILE": str(node.ca_file)}
 
 
@@ -109,23 +115,32 @@ _ELASTICSEARCH = {
     "policy apply": _NO_PAINLESS,
     "policy rollback": _NO_PAINLESS,
 }
-_MODULAR = {
-    **_ELASTICSEARCH,
+_DISTRIBUTION = {**_ELASTICSEARCH, "template publish": _NO_MUSTACHE}
+"""Of a distribution as Maven serves it, with the stand-in or the field type `sparse_vector`."""
+_NO_TYPE = {
     "ingest --vector rank_features": KnownFailure(message="--vector sparse_vector", cause="node"),
     "search --query-type rank_features": KnownFailure(message="is sparse_vector, not rank_features", cause="node"),
-    "template publish": _NO_MUSTACHE,
 }
 _NO_QUERY = KnownFailure(message="unknown query [sparse_vector]", cause="node")
-_SEARCHES = (
+_STAND_IN = frozenset({"ingest --vector rank_features", "search --query-type rank_features"})
+_ALL_BY_STAND_IN = _STAND_IN | {
+    "ingest the same again",
+    "ingest --token-index",
     "swap to another model",
+    "words",
     "search",
-    "search --query-type sparse_vector",
     "search --hybrid sum",
     "search --hybrid rrf",
     "policy plan",
     "serve",
-)
-"""The checks that search an index of `sparse_vector`."""
+    "doctor",
+}
+"""The checks on an index with `rank_features`."""
+
+
+def _start_elasticsearch(version: str, *, with_stand_in: bool = False) -> Callable[[Path], AbstractContextManager[RunningNode]]:
+    return _start_on_folder(lambda base: build_elasticsearch(version, base, with_stand_in=with_stand_in))
+
 
 VERSIONS = (
     Version(
@@ -165,31 +180,43 @@ VERSIONS = (
     ),
     Version(
         engine="Elasticsearch",
-        number=elasticsearch_locks.SEVEN,
-        origin="server and modules, started by our own launcher",
-        run=_start_on_folder(search_nodes.build_elasticsearch7),
-        missing_modules=("lang-painless",),
-        gaps={
-            **_ELASTICSEARCH,
-            "ingest --vector sparse_vector": KnownFailure(message="it requires Elasticsearch 8.15 or newer", cause="engine"),
-            "search --query-type sparse_vector": KnownFailure(message="it requires Elasticsearch 8.15 or newer", cause="engine"),
-        },
+        number=SEVEN,
+        origin="its distribution, with the modules mapper-extras, reindex and lang-mustache",
+        run=_start_elasticsearch(SEVEN),
+        gaps={**_ELASTICSEARCH, **_NO_ELASTIC_SHAPES},
     ),
     Version(
         engine="Elasticsearch",
-        number=elasticsearch_locks.EIGHT,
-        origin="server and the two modules published on Maven, started by our own launcher",
-        run=_start_on_folder(search_nodes.build_elasticsearch8),
-        gaps={
-            **_MODULAR,
-            **dict.fromkeys(_SEARCHES, _NO_QUERY),
-        },
+        number="8.17.0",
+        origin="its distribution, with a stand-in for `rank_features`",
+        run=_start_elasticsearch("8.17.0", with_stand_in=True),
+        gaps={**_DISTRIBUTION, "search --query-type sparse_vector": _NO_QUERY},
+        stand_in=_ALL_BY_STAND_IN,
     ),
     Version(
         engine="Elasticsearch",
-        number=elasticsearch_locks.NINE,
-        origin="server and the two modules published on Maven, started by our own launcher",
-        run=_start_on_folder(search_nodes.build_elasticsearch9),
-        gaps=_MODULAR,
+        number=EIGHT,
+        origin="its distribution, with a stand-in for `rank_features`",
+        run=_start_elasticsearch(EIGHT, with_stand_in=True),
+        gaps=_DISTRIBUTION,
+        main="sparse_vector",
+        stand_in=_STAND_IN,
+    ),
+    Version(
+        engine="Elasticsearch",
+        number="9.2.0",
+        origin="its distribution, unchanged",
+        run=_start_elasticsearch("9.2.0"),
+        gaps={**_DISTRIBUTION, **_NO_TYPE},
+        main="sparse_vector",
+    ),
+    Version(
+        engine="Elasticsearch",
+        number=NINE,
+        origin="its distribution, with a stand-in for `rank_features`, TLS and a login as administrator",
+        run=_start_on_folder(build_secured_elasticsearch),
+        gaps=_DISTRIBUTION,
+        main="sparse_vector",
+        stand_in=_STAND_IN,
     ),
 )

@@ -11,9 +11,10 @@ from typing import Literal
 
 __all__ = ["Outcome", "Record", "write_page"]
 
-Status = Literal["ok", "engine", "plugin", "node", "failed", "not tried"]
+Status = Literal["ok", "stand-in", "engine", "plugin", "node", "failed", "not tried"]
 _SHOWN: Mapping[Status, str] = {
     "ok": "ok",
+    "stand-in": "ok \\*",
     "engine": "no",
     "plugin": "plugin",
     "node": "node",
@@ -76,7 +77,8 @@ class Record:
 _HEAD = """# Compatibility
 
 This page shows which commands work on which versions of OpenSearch and Elasticsearch. Every result comes from a real node:
-`make compatibility` starts one node after the other, runs the installed commands, checks their output, and writes this page
+OpenSearch is put together from its published modules, and Elasticsearch is its own distribution as Maven serves it. `make
+compatibility` starts one node after the other, runs the installed commands, checks their output, and writes this page
 ([`check_versions.py`](../scripts/check_versions.py)). The images are six of the bundled photos, and the model is the default one.
 See also [queries](queries.md), [connections](connection.md) and [limits](limits.md).
 
@@ -86,9 +88,10 @@ _LEGEND = """
 | result | meaning |
 |---|---|
 | ok | the command succeeded, and its output is as expected |
+| ok \\* | the same, but a stand-in provides `rank_features`: this verifies our requests and documents, not Elastic's module |
 | no | not supported by this version; the command says so |
 | plugin | requires a plugin that this node doesn't have |
-| node | works on a default distribution; this node lacks a module that isn't published on Maven |
+| node | works on a default distribution; this node lacks a module that Maven doesn't serve |
 | - | not tried, because a check that it depends on failed |
 
 Some checks need an explanation:
