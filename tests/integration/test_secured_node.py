@@ -1,10 +1,12 @@
-"""OpenSearch with the security plugin, and the documented roles: they suffice, and each right is needed."""
+"""OpenSearch with the security plugin, Elasticsearch with its security, and the documented roles: each right is needed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
@@ -14,13 +16,18 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 
 import pytest
+import trustme
 from support.errors import expect_error
 from support.messages import forward_messages
 from support.nodes.documented_roles import PAGE, list_rights
-from support.nodes.opensearch_nodes import SecuredNode, build_secured_node
-from support.nodes.secured_users import PASSWORD, ROLES, SecuredCluster, get_restricted_name, put_users
+from support.nodes.elasticsearch_nodes import SecuredElasticsearch, build_secured_elasticsearch
+from support.nodes.opensearch_nodes import SecuredOpenSearch, build_secured_node
+from support.nodes.secured_node import SecuredNode
+from support.nodes.secured_users import PASSWORD, ROLES, SecuredCluster
 from support.plugin_metadata import install_colors_plugin
+from support.polling import poll_until
 from support.servers.hostile_http_server import serve_page
+from typer.testing import Result
 
 from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.cluster.client.cluster import Cluster
@@ -29,7 +36,7 @@ from stair_es.cluster.policy.manager import PolicyManager
 from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
 from stair_es.doctor.result import CheckResult
 from stair_es.doctor.run import CheckContext, check_cluster
-from stair_es.errors import AuthenticationFailed, IndexMismatch
+from stair_es.errors import AuthenticationFailed, ClusterError, IndexMismatch
 from stair_es.token_policy import TokenPolicy
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -43,16 +50,24 @@ def colors_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def secured_cluster(tmp_path_factory: pytest.TempPathFactory, colors_model: None) -> Iterator[SecuredCluster]:
+on_opensearch = pytest.mark.parametrize("secured_cluster", ["opensearch"], indirect=True)
+on_elasticsearch = pytest.mark.parametrize("secured_cluster", ["elasticsearch"], indirect=True)
+
+
+@pytest.fixture(scope="module", params=["opensearch", "elasticsearch"])
+def secured_cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, colors_model: None
+) -> Iterator[SecuredCluster]:
     folder = tmp_path_factory.mktemp("secured")
     copy_photos(folder / "photos", "tabby-cat.jpg", "dairy-cow.jpg")
     (folder / "policy.json").write_text(json.dumps({"stair_es_policy": 1, "mute": ["black"], "cap": {"gray": 0.01}}))
     (folder / "other.json").write_text(json.dumps({"stair_es_policy": 1, "mute": ["gray"]}))
-    with build_secured_node(folder / "node") as node:
+    build_node = {"opensearch": build_secured_node, "elasticsearch": build_secured_elasticsearch}[request.param]
+    with build_node(folder / "node") as node:
         assert isinstance(node, SecuredNode)
-        put_users(node)
-        yield SecuredCluster(node=node, folder=folder)
+        cluster = SecuredCluster(node=node, engine=request.param, folder=folder)
+        cluster.put_users()
+        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +77,7 @@ def photo_cluster(secured_cluster: SecuredCluster) -> SecuredCluster:
     return secured_cluster
 
 
-def read_json(secured_cluster: SecuredCluster, user: str, *arguments: object, index: str = "photos") -> Any:  # noqa: ANN401  JSON
+def read_json(secured_cluster: SecuredCluster, user: str | Mapping[str, str], *arguments: object, index: str = "photos") -> Any:  # noqa: ANN401  JSON
     """Run a command with `--json` as a user, and return what its last line holds."""
     return json.loads(secured_cluster.read_output(user, *arguments, "--json", index=index).splitlines()[-1])
 
@@ -131,6 +146,34 @@ def test_a_reader_searches(photo_cluster: SecuredCluster) -> None:
         read(*command)
 
 
+READING = [
+    ["search", "gray", "--exclude", "black", "--explain-engine"],
+    ["coverage", "log.txt"],
+    ["export-xmp", "--out", "sidecars"],
+    ["dashboards", "export", "--output", "board.ndjson"],
+]
+WRITING = [
+    ["ingest-labels", "labels.csv", "--keep"],
+    ["evaluate", "labels"],
+    ["words", "--labels"],
+    ["policy", "show"],
+    ["annotate", "--index", "photos-own", "--image-field", "picture", "--image-base", "photos", *COLORS],
+]
+
+
+@pytest.mark.parametrize(
+    ("role", "command"),
+    [*(("photos_reader", command) for command in READING), *(("photos_writer", command) for command in WRITING)],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_the_role_suffices(photo_cluster: SecuredCluster, monkeypatch: pytest.MonkeyPatch, role: str, command: list[str]) -> None:
+    monkeypatch.chdir(photo_cluster.folder)
+    Path("log.txt").write_text("gray\n")
+    Path("labels.csv").write_text("file,label,confidence\ntabby-cat.jpg,pet,0.9\n")
+    photo_cluster.node.request("PUT", "/photos-own/_doc/1?refresh=true", {"picture": "tabby-cat.jpg"})
+    photo_cluster.read_output(role, *command)
+
+
 def test_a_reader_serves_the_page(photo_cluster: SecuredCluster) -> None:
     with serve_page(photo_cluster.build_connection("photos_reader"), "photos") as page:
         [hit, _] = page.post("/api/search", {"text": "gray"}).json["hits"]
@@ -165,7 +208,7 @@ SEARCHES = [
 @pytest.fixture(scope="module")
 def restricted_index(secured_cluster: SecuredCluster) -> str:
     """An index of stair-mini with captions, half of its images in the folder `open`, and users who see only these."""
-    index, reader = "photos-restricted", ROLES["photos_reader_open"]
+    index, reader = "photos-restricted", ROLES["opensearch"]["photos_reader_open"]
     [part] = reader["index_permissions"]
     cats = {"photos_cats": "*/open/*cat*", "photos_near_cats": "*/open/k*"}
     clauses = {name: json.dumps({"wildcard": {"uri": pattern}}) for name, pattern in cats.items()}
@@ -194,6 +237,7 @@ def restricted_index(secured_cluster: SecuredCluster) -> str:
     return index
 
 
+@on_opensearch
 @pytest.mark.parametrize("user", VISITORS)
 def test_document_level_security_changes_no_score(secured_cluster: SecuredCluster, restricted_index: str, user: str) -> None:
     def read_result(login: str, command: Sequence[str], *options: str) -> dict[str, Any]:
@@ -217,6 +261,7 @@ def test_document_level_security_changes_no_score(secured_cluster: SecuredCluste
         assert explained[0]["score"] is None
 
 
+@on_opensearch
 @pytest.mark.parametrize("user", VISITORS)
 def test_the_page_of_a_restricted_user_has_the_same_scores(
     secured_cluster: SecuredCluster, restricted_index: str, user: str
@@ -236,6 +281,7 @@ def test_the_page_of_a_restricted_user_has_the_same_scores(
     assert weak == [[False] * 5, [False, False, True, True, True]]
 
 
+@on_opensearch
 def test_field_level_security_on_tokens_is_named(secured_cluster: SecuredCluster, restricted_index: str) -> None:
     error = secured_cluster.read_error("photos_blind", "search", "a cat", index=restricted_index)
     assert isinstance(error, IndexMismatch)
@@ -243,6 +289,7 @@ def test_field_level_security_on_tokens_is_named(secured_cluster: SecuredCluster
     assert "tabby-cat" in secured_cluster.read_output("photos_few_fields", "search", "a cat", "-k", "1", index=restricted_index)
 
 
+@on_opensearch
 def test_policies_are_planned_applied_and_rolled_back(photo_cluster: SecuredCluster) -> None:
     run_policy = partial(read_json, photo_cluster, "photos_policies", "policy")
     close_contexts(photo_cluster.node)
@@ -254,6 +301,7 @@ def test_policies_are_planned_applied_and_rolled_back(photo_cluster: SecuredClus
     assert count_contexts(photo_cluster.node) == 0
 
 
+@on_opensearch
 def test_templates_are_published_used_and_deleted(photo_cluster: SecuredCluster) -> None:
     assert "created" in photo_cluster.read_output("photos_templates", "template", "publish")
     assert "published" in photo_cluster.read_output("photos_templates", "template", "list")
@@ -271,19 +319,28 @@ def test_doctor_role_checks_all_and_reader_role_warns(photo_cluster: SecuredClus
     assert [each for each in found if each.state == "fail"] == []
     [checks_result] = [each for each in found if each.check == "checks"]
     assert (checks_result.state, PAGE in checks_result.remedy) == ("warn", True)
-    assert {"indices:admin/get", "indices:monitor/stats", "cluster:monitor/health"} <= set(_list_rights(checks_result))
+    lacking = {
+        "opensearch": {"indices:admin/get", "indices:monitor/stats", "cluster:monitor/health"},
+        "elasticsearch": {"monitor on photos*"},
+    }
+    assert lacking[photo_cluster.engine] <= set(_list_rights(checks_result))
 
 
-@pytest.mark.parametrize("right", list_rights(ROLES["photos_doctor"]))
+@pytest.mark.parametrize(
+    ("secured_cluster", "right"),
+    [(engine, right) for engine, roles in ROLES.items() for right in list_rights(roles["photos_doctor"])],
+    indirect=["secured_cluster"],
+)
 def test_the_doctor_names_each_right_that_it_lacks(photo_cluster: SecuredCluster, right: str) -> None:
     unplaced = "/photos-unplaced"  # a shard for `allocation/explain`
     photo_cluster.node.request("PUT", f"{unplaced}?wait_for_active_shards=0", {"settings": {"number_of_replicas": 1}})
     try:
-        found = photo_cluster.run_doctor(get_restricted_name("photos_doctor", right))
+        found = photo_cluster.run_doctor(photo_cluster.get_restricted_name("photos_doctor", right))
     finally:
         photo_cluster.node.request("DELETE", unplaced)
     assert [each for each in found if each.state == "fail"] == []
-    assert [_list_rights(each) for each in found if each.check == "checks"] == [[right]]
+    shown = right if photo_cluster.engine == "opensearch" else f"{right} on photos*"
+    assert [_list_rights(each) for each in found if each.check == "checks"] == [[shown]]
 
 
 def _list_rights(checks_result: CheckResult) -> list[str]:
@@ -293,20 +350,21 @@ def _list_rights(checks_result: CheckResult) -> list[str]:
 LATE = ("cluster:admin/tasks/cancel", "indices:data/read/scroll/clear")
 """No command fails without these."""
 NEEDED = [
-    (role, right)
+    (engine, role, right)
+    for engine, roles in ROLES.items()
     for role in ("photos_reader", "photos_writer", "photos_policies", "photos_templates")
-    for right in list_rights(ROLES[role])
+    for right in list_rights(roles.get(role, {}))
     if right not in LATE
 ]
 
 
-@pytest.mark.parametrize(("role", "right"), NEEDED)
+@pytest.mark.parametrize(("secured_cluster", "role", "right"), NEEDED, indirect=["secured_cluster"])
 def test_without_a_right_the_command_fails_and_names_it(
     photo_cluster: SecuredCluster, tmp_path: Path, role: str, right: str
 ) -> None:
-    index = f"photos-{NEEDED.index((role, right))}" if role == "photos_writer" else "photos"
+    index = f"photos-{NEEDED.index((photo_cluster.engine, role, right))}" if role == "photos_writer" else "photos"
     command = choose_command(photo_cluster, role, right, index, tmp_path)
-    error = photo_cluster.read_error(get_restricted_name(role, right), *command, index=index)
+    error = photo_cluster.read_error(photo_cluster.get_restricted_name(role, right), *command, index=index)
     assert isinstance(error, AuthenticationFailed), error
     assert right.rstrip("*") in f"{error.message} {error.remedy}"
     assert PAGE in error.remedy
@@ -339,16 +397,21 @@ def choose_command(secured_cluster: SecuredCluster, role: str, right: str, index
     return own.get(right) or usual[role]
 
 
+@on_opensearch
 def test_plan_without_the_right_leaves_its_scroll_open(photo_cluster: SecuredCluster) -> None:
     close_contexts(photo_cluster.node)
     photo_cluster.read_output(
-        get_restricted_name("photos_policies", LATE[1]), "policy", "plan", photo_cluster.folder / "other.json"
+        photo_cluster.get_restricted_name("photos_policies", LATE[1]), "policy", "plan", photo_cluster.folder / "other.json"
     )
     assert count_contexts(photo_cluster.node) == 1
 
 
+@on_opensearch
 def test_uncancelled_apply_is_reported_as_running(photo_cluster: SecuredCluster) -> None:
-    connection, output = photo_cluster.build_connection(get_restricted_name("photos_policies", LATE[0])), list[str]()
+    connection, output = (
+        photo_cluster.build_connection(photo_cluster.get_restricted_name("photos_policies", LATE[0])),
+        list[str](),
+    )
 
     def interrupt_update(_now: UpdateProgress) -> None:
         raise KeyboardInterrupt
@@ -375,9 +438,11 @@ def count_contexts(node: SecuredNode) -> int:
     return sum(int(each["indices"]["search"]["scroll_current"]) for each in nodes)
 
 
+@on_opensearch
 def test_logins(photo_cluster: SecuredCluster, tmp_path: Path) -> None:
     """A password of signs in the URL, a client's certificate, and neither."""
     node = photo_cluster.node
+    assert isinstance(node, SecuredOpenSearch)
     node.map_user("certified", "photos_reader")
     ca_file, certificate = str(node.ca_file), str(node.issue_certificate("certified", tmp_path / "client.pem"))
     in_url = node.url.replace("https://", f"https://photos_reader:{quote(PASSWORD, safe='')}@")
@@ -397,3 +462,42 @@ def test_logins(photo_cluster: SecuredCluster, tmp_path: Path) -> None:
                 )
             )
         )
+
+
+@on_elasticsearch
+@pytest.mark.parametrize("vector", ["rank_features", "sparse_vector"])
+def test_api_keys(photo_cluster: SecuredCluster, vector: str) -> None:
+    """A key that writes, one that only reads, and one that has expired; with `rank_features` of the stand-in, and without."""
+    node, index = photo_cluster.node, f"photos-keys-{vector}"
+    assert isinstance(node, SecuredElasticsearch)
+    writer, reader = (
+        {"STAIR_ES_API_KEY": node.create_key(f"{name}-{vector}", photo_cluster.roles[name])}
+        for name in ("photos_writer", "photos_reader")
+    )
+    ingest = ["ingest", photo_cluster.folder / "photos", *COLORS, "--vector", vector, "--token-index"]
+    assert read_json(photo_cluster, writer, *ingest, index=index)["written"] == 2
+    assert read_json(photo_cluster, writer, *ingest, "--resync", index=index)["unchanged"] == 2
+    assert read_json(photo_cluster, writer, "policy", "plan", photo_cluster.policy, index=index)["changed"] == 2
+    assert read_json(photo_cluster, reader, "search", "gray", index=index)["query_type"] == vector
+    assert photo_cluster.read_error(reader, *ingest, index=index).code == "request-forbidden"
+    expired = {"STAIR_ES_API_KEY": node.create_key("expired", photo_cluster.roles["photos_reader"], lifetime="1ms")}
+    poll_until(lambda: photo_cluster.run(expired, "search", "gray").exit_code != 0)
+    assert photo_cluster.read_error(expired, "search", "gray").code == "login-refused"
+
+
+@on_elasticsearch
+def test_fingerprints(photo_cluster: SecuredCluster, tmp_path: Path) -> None:
+    """That of the certificate that the node shows, that of its authority, which it doesn't send, and another one."""
+    node = photo_cluster.node
+    served = ssl.get_server_certificate(("127.0.0.1", int(node.url.rpartition(":")[2])))
+    login = {"STAIR_ES_USER": "photos_reader", "STAIR_ES_PASSWORD": PASSWORD}
+
+    def search_with(certificate: str) -> Result:
+        digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest()
+        return photo_cluster.run({**login, "STAIR_ES_CA_FINGERPRINT": digest}, "search", "gray")
+
+    assert search_with(served).exit_code == 0
+    for other in (node.ca_file.read_text(), trustme.CA().cert_pem.bytes().decode()):
+        refused = search_with(other).exception
+        assert isinstance(refused, ClusterError)
+        assert "--ca-file" in f"{refused.message} {refused.remedy}"
