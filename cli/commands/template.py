@@ -75,6 +75,7 @@ def publish_templates_command(
     for name in selected:
         templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix)  # checks the names before any request
     with open_cluster(connection) as cluster:
+        templates.check_template_support(cluster)
         if field_type is None:
             supported = templates.detect_templates(cluster, index)
             field_type, selected = supported.query_type, selected or supported.names
@@ -134,6 +135,7 @@ def list_templates_command(
     from stair_es.search import templates
 
     with open_cluster(connection) as cluster:
+        templates.check_template_support(cluster)
         states = {
             f"{prefix}{name}": templates.get_template_state(cluster, name, prefix=prefix) for name in templates.TEMPLATE_NAMES
         }
@@ -161,6 +163,7 @@ def delete_templates_command(
     from stair_es.search import templates
 
     with open_cluster(connection) as cluster:
+        templates.check_template_support(cluster)
         selected = dict.fromkeys(names or templates.TEMPLATE_NAMES)
         ids = [templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix).id for name in selected]
         results = {id_: "deleted" if templates.delete_template(cluster, id_) else "missing" for id_ in ids}

@@ -11,7 +11,7 @@ from rich import filesize
 
 from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.cluster.metadata.index_metadata import get_index_meta, get_token_index_meta
-from stair_es.cluster.metadata.names import list_other_aliases, make_build_alias_prefix
+from stair_es.cluster.metadata.names import get_creation_ms, list_other_aliases, make_build_alias_prefix
 from stair_es.cluster.metadata.policy_state import LABELS_POLICY
 from stair_es.cluster.token_index.index import make_token_alias, make_token_index_name
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES, MAX_CLAUSES
@@ -62,17 +62,20 @@ _MIN_CONTENT_BYTES = 10 * 2**20
 
 def evaluate_cluster(facts: ClusterFacts, cluster_info: ClusterInfo, url: str) -> Iterator[CheckResult]:
     """Evaluate the facts of a cluster."""
-    if cluster_info.version and facts.health is not None:  # OpenSearch Serverless has neither version nor health
-        yield evaluate_health(facts.health, facts.unassigned, url)
-    elif cluster_info.version and HEALTH_RIGHT not in facts.forbidden:
+    is_managed = cluster_info.product == "opensearch-service"
+    if facts.health is not None:
+        yield evaluate_health(facts.health, facts.unassigned, url, is_managed=is_managed)
+    elif HEALTH_RIGHT not in facts.forbidden:
         yield CheckResult.warn("health", "the cluster does not report its health", format_curl(url, "GET", "/_cluster/health"))
     yield from evaluate_disks(facts.disks, facts.settings, url)
     if facts.settings or SETTINGS_RIGHT not in facts.forbidden:
         yield from evaluate_limits(cluster_info, facts.settings, url)
-    yield from evaluate_blocks(facts.settings, facts.transient, url)
+    yield from evaluate_blocks(facts.settings, facts.transient, url, is_managed=is_managed)
 
 
-def evaluate_health(health: Mapping[str, Any], unassigned: Mapping[str, Any] | None, url: str) -> CheckResult:
+def evaluate_health(
+    health: Mapping[str, Any], unassigned: Mapping[str, Any] | None, url: str, *, is_managed: bool = False
+) -> CheckResult:
     """Evaluate the health: green, yellow or red, and why."""
     status, nodes, unassigned_count = health["status"], health["number_of_nodes"], health["unassigned_shards"]
     message = f"{status}, {nodes} node{'s' if nodes > 1 else ''}"
@@ -85,6 +88,8 @@ def evaluate_health(health: Mapping[str, Any], unassigned: Mapping[str, Any] | N
     name = f"{(unassigned or {}).get('index', '?')}"
     reason = _find_unassigned_reason(unassigned or {})
     message = f"{message}: {unassigned_count} unassigned shards{f', including one of {name}: {reason}' if unassigned else ''}"
+    if status == "red" and is_managed:
+        return CheckResult.fail("health", message, "Ask AWS Support: a domain permits no `_cluster/reroute`.")
     if status == "red":
         return CheckResult.fail(
             "health", message, "Fix that, or start the node that holds it; then: " + format_curl(url, "POST", _RETRY_PATH)
@@ -161,8 +166,7 @@ def evaluate_limits(cluster_info: ClusterInfo, settings: Mapping[str, Any], url:
         yield CheckResult.warn(
             "limits",
             f"the clause limit is {cluster_info.max_clauses} (default: {MAX_CLAUSES}): longer queries lose their lightest tokens",
-            format_curl(url, "PUT", "/_cluster/settings", {"persistent": {"indices.query.bool.max_clause_count": MAX_CLAUSES}})
-            + f" (OpenSearch), or in the nodes' settings: indices.query.bool.max_clause_count: {MAX_CLAUSES}",
+            _get_clause_remedy(cluster_info, url),
         )
     max_bytes = parse_byte_size(content)
     if max_bytes is not None and max_bytes < _MIN_CONTENT_BYTES:
@@ -175,14 +179,25 @@ def evaluate_limits(cluster_info: ClusterInfo, settings: Mapping[str, Any], url:
         yield CheckResult.ok("limits", f"{cluster_info.max_clauses} clauses per query, {content} per request")
 
 
-def evaluate_blocks(settings: Mapping[str, Any], transient: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
+def _get_clause_remedy(cluster_info: ClusterInfo, url: str) -> str:
+    name = "indices.query.bool.max_clause_count"
+    if cluster_info.product == "opensearch-service":
+        return f'Set the advanced option of the domain to a string: "{name}": "{MAX_CLAUSES}"'
+    remedy = format_curl(url, "PUT", "/_cluster/settings", {"persistent": {name: MAX_CLAUSES}})
+    return f"{remedy} (OpenSearch), or in the nodes' settings: {name}: {MAX_CLAUSES}"
+
+
+def evaluate_blocks(
+    settings: Mapping[str, Any], transient: Mapping[str, Any], url: str, *, is_managed: bool = False
+) -> Iterator[CheckResult]:
     """Report cluster-wide blocks. While one is set, only a request that removes it, and nothing else, is accepted."""
     for name in ("cluster.blocks.read_only", "cluster.blocks.read_only_allow_delete", "cluster.blocks.create_index"):
         if str(settings.get(name, "false")) == "true":
             settings_body = {"transient" if name in transient else "persistent": {name: None}}
-            yield CheckResult.fail(
-                "blocks", f"{name} is set: nothing can be written", format_curl(url, "PUT", "/_cluster/settings", settings_body)
-            )
+            remedy = format_curl(url, "PUT", "/_cluster/settings", settings_body)
+            if is_managed:
+                remedy = "Only AWS can change this setting of a domain: free storage space, or ask AWS Support."
+            yield CheckResult.fail("blocks", f"{name} is set: nothing can be written", remedy)
 
 
 _FULL_SHARE = 0.9
@@ -324,7 +339,7 @@ def evaluate_retired_indices(facts: IndexFacts, url: str) -> Iterator[CheckResul
         for name, index in facts.indices.items()
         if not list_other_aliases(name, index) and get_index_meta(index).get("alias") == facts.name and name != facts.name
     ]
-    retired.sort(key=lambda name: int(facts.indices[name]["settings"].get("index.creation_date", 0)))
+    retired.sort(key=lambda name: get_creation_ms(name, facts.indices[name].get("settings", {}).get("index.creation_date")))
     listed = ", ".join(f"{name} ({_format_extent(facts, name)})" for name in retired)
     if len(retired) > DEFAULT_RETAINED_INDICES:
         command = format_curl(url, "DELETE", f"/{','.join(retired[:-DEFAULT_RETAINED_INDICES])}")

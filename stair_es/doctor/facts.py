@@ -9,6 +9,7 @@ from typing import Any
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.client.opensearch import exceptions
+from stair_es.cluster.client.products import SERVERLESS
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.errors import AuthenticationFailed, ClusterError
 
@@ -89,8 +90,9 @@ def fetch_index_facts(cluster: Cluster, name: str) -> IndexFacts:
         found = cluster.call(cluster.client.indices.get, index=f"{name},{name}-*", params=params, retry=NO_RETRY)
     except AuthenticationFailed:
         forbidden.append("indices:admin/get")
-    path = f"/{name}*/_stats/docs,store"
-    stats = _fetch_json(cluster, path, {"expand_wildcards": "all"}, "indices:monitor/stats", forbidden) or {}
+    path, stats = f"/{name}*/_stats/docs,store", dict[str, Any]()
+    if cluster.product not in SERVERLESS:
+        stats = _fetch_json(cluster, path, {"expand_wildcards": "all"}, "indices:monitor/stats", forbidden) or {}
     sizes = {
         index: (index_stats["primaries"]["docs"]["count"], index_stats["total"]["store"]["size_in_bytes"])
         for index, index_stats in stats.get("indices", {}).items()

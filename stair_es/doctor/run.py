@@ -103,11 +103,16 @@ def _check_connected(cluster: Cluster, context: CheckContext) -> Iterator[CheckR
     cluster_info = get_cluster_info(cluster)
     login = f", login by {cluster.connection.security.method}" if cluster.connection.security.method != "none" else ""
     yield CheckResult.ok("cluster", f"{cluster_info.label} at {cluster.connection.safe_url}{login}")
-    facts = fetch_cluster_facts(cluster)
-    yield from cluster_checks.evaluate_cluster(facts, cluster_info, cluster.connection.safe_url)
+    forbidden: Sequence[str] = ()
+    if cluster_info.is_serverless:
+        yield CheckResult.ok("health", "managed by the provider: nodes, disks and limits aren't reported")
+    else:
+        facts = fetch_cluster_facts(cluster)
+        forbidden = facts.forbidden
+        yield from cluster_checks.evaluate_cluster(facts, cluster_info, cluster.connection.safe_url)
     if cluster_info.distribution == "elasticsearch" and cluster.connection.security.method != "none":
         yield from cluster_checks.evaluate_rights(fetch_privileges(cluster, context.index), context.index)
-    yield from _check_index(cluster, context, cluster_info, facts.forbidden)
+    yield from _check_index(cluster, context, cluster_info, forbidden)
 
 
 def _check_index(

@@ -272,8 +272,8 @@ def _scan_documents(
     if not cluster.call(cluster.client.indices.exists, index=index):
         raise IndexNotFound(f"there is no index or alias {index!r} at {cluster.connection.safe_url}", "Check --index.")
     found: Mapping[str, Any] = cluster.call(cluster.client.indices.get, index=index)
-    for concrete, described in found.items():
-        last_writes = find_last_writes(cluster, concrete, int(described["settings"]["index"]["number_of_shards"]))
+    for concrete in found:
+        last_writes = find_last_writes(cluster, concrete)
         for hit in scan_writes(cluster, concrete, last_writes, [image_field, tokens_field]):
             source = hit.get("_source") or {}
             image = get_field_value(source, image_field)

@@ -14,11 +14,11 @@ from stair_es._itertools import batched
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.document import build_label_fields, parse_labels
 from stair_es.cluster.index.labels import (
-    LabelEdit,
+    DocumentEdit,
     LabelTarget,
     add_label_fields,
     check_label_target,
-    edit_labels,
+    edit_documents,
     get_label_target,
 )
 from stair_es.cluster.metadata.names import ensure_write_alias
@@ -157,7 +157,7 @@ class LabelImporter:
             for id_ in documents_of[place]:
                 _add_labels(labels_of.setdefault(id_, {}), image.labels)
         edits = {id_: self._build_edit(labels, target.state.policy) for id_, labels in labels_of.items()}
-        edited = edit_labels(self._cluster, target.name, edits, dry_run=self._options.dry_run)
+        edited = edit_documents(self._cluster, target.name, edits, dry_run=self._options.dry_run)
         for place, image in enumerate(images):
             if place in reasons:
                 yield RowOutcome(image.where, "failed" if reasons[place] else "forgotten", reasons[place], image)
@@ -175,7 +175,7 @@ class LabelImporter:
         is_repeated = not self._options.keep and documents[0].id in self._seen
         return "another row is about the same image" if is_repeated else ""
 
-    def _build_edit(self, labels: Mapping[str, float], policy: TokenPolicy | None) -> LabelEdit:
+    def _build_edit(self, labels: Mapping[str, float], policy: TokenPolicy | None) -> DocumentEdit:
         def edit(source: Mapping[str, Any]) -> Mapping[str, Any]:
             merged = parse_labels(source).to_dict() if self._options.keep else {}
             _add_labels(merged, {label: weight for label, weight in labels.items() if weight >= self._options.min_weight})

@@ -12,7 +12,7 @@ from stair_es.cluster.documents.document import LABELS_FIELD, build_label_fields
 from stair_es.cluster.index.labels import (
     add_label_fields,
     check_label_target,
-    edit_labels,
+    edit_documents,
     get_label_target,
     scan_labels,
     write_labels_policy,
@@ -90,7 +90,7 @@ class LabelPolicyManager:
             write_labels_policy(self.cluster, name, state)
             self.cluster.refresh(name)
             for sources in scan_labels(self.cluster, name):
-                outcomes = edit_labels(
+                outcomes = edit_documents(
                     self.cluster, name, dict.fromkeys(sources, lambda source: build_label_fields(parse_labels(source), policy))
                 )
                 failed |= {id_: outcome.reason for id_, outcome in outcomes.items() if outcome.reason}

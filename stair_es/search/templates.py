@@ -11,7 +11,7 @@ from stair_es.cluster.client.capabilities import get_cluster_info, list_cluster_
 from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.index.mappings import get_mappings_by_index
-from stair_es.errors import ClusterError, QueryError, ResourceError, UsageError
+from stair_es.errors import ClusterError, QueryError, ResourceError, UnsupportedTarget, UsageError
 from stair_es.search.dsl.select import IndexFields, select_query_type
 from stair_es.types import TokensType
 
@@ -74,6 +74,16 @@ def build_template(name: str, query_type: TokensType, *, prefix: str = TEMPLATE_
             f"{prefix!r} is not a valid prefix of a template id", "Use letters, digits, - and _.", code="invalid-template-prefix"
         )
     return SearchTemplate(id=id_, source=_expand_partials(name, query_type))
+
+
+def check_template_support(cluster: Cluster) -> None:
+    """Raise UnsupportedTarget if the product stores no scripts. No request is sent."""
+    if cluster.product == "opensearch-serverless":
+        raise UnsupportedTarget(
+            "OpenSearch Serverless documents no stored scripts, which search templates are",
+            "Send the query itself: stair-es query TEXT prints it.",
+            code="no-stored-scripts",
+        )
 
 
 def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:

@@ -148,7 +148,7 @@ def test_entries_list_each_document_once_for_any_page_size(
     entries = list_keys(scan_documents(cluster, index))
     assert sorted(entries) == sorted(expected)
     assert [uri for _, uri, _ in entries] == sorted(uri for _, uri, _ in entries)
-    last_writes = find_last_writes(cluster, index, shards=2)
+    last_writes = find_last_writes(cluster, index)
     for sources in ([SOURCES[1]], list(SOURCES), ["s3://none/"], []):
         entries = list_keys(scan_older_documents(cluster, index, last_writes, sources))
         assert sorted(entries) == sorted(entry for entry in expected if entry[2] in sources)
@@ -159,11 +159,11 @@ def test_older_documents_are_ordered_by_their_shards(
 ) -> None:
     """`put` dates all documents to the same minute: only the order of the writes tells them apart."""
     monkeypatch.setattr(read, "_PAGE_SIZE", 3)
-    assert find_last_writes(cluster, index, shards=2) == (None, None)
+    assert find_last_writes(cluster, index) == (None, None)
     assert list(scan_older_documents(cluster, index, (None, None), SOURCES)) == []
     images = [build_metadata(f"u/{i}") for i in range(12)]
     write_images(engine, index, images)
-    last_writes = find_last_writes(cluster, index, shards=2)
+    last_writes = find_last_writes(cluster, index)
     write_images(engine, index, [build_metadata("u/new-1"), build_metadata("u/new-2"), *images[:4]])
     older = list(scan_older_documents(cluster, index, last_writes, SOURCES))
     assert sorted(entry.uri for entry in older) == sorted(image.uri for image in images[4:])
@@ -186,7 +186,7 @@ def test_a_document_with_routing_is_deleted_on_its_shard(engine: OpenSearch, clu
         engine.index(index=index, id="1", body={"uri": f"u/{number}", "source": "s"}, params={"routing": str(number)})
     engine.indices.put_alias(index=index, name=make_write_alias(index))
     engine.indices.refresh(index=index)
-    entries = list(scan_older_documents(cluster, index, find_last_writes(cluster, index, shards=2), ["s"]))
+    entries = list(scan_older_documents(cluster, index, find_last_writes(cluster, index), ["s"]))
     assert len(entries) == 2  # one id on each shard
     for entry in entries:
         BulkWriter(cluster=cluster, index=index).delete([entry.id], {entry.id: entry.delete_options})
@@ -205,7 +205,7 @@ def test_a_shrunk_index_is_scanned_completely(
     shrunk = f"{index}-shrunk"
     body = {"settings": {"index.number_of_shards": 1, "index.blocks.write": None}}
     engine.indices.shrink(index=index, target=shrunk, body=body, params={"wait_for_active_shards": "1"})
-    [last] = find_last_writes(cluster, shrunk, shards=1)
+    [last] = find_last_writes(cluster, shrunk)
     entries = list(scan_older_documents(cluster, shrunk, [last], SOURCES))
     assert sorted(entry.uri for entry in entries) == [image.uri for image in images]
     assert len({entry.delete_options["if_seq_no"] for entry in entries}) < len(entries)

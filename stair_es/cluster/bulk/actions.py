@@ -108,6 +108,16 @@ def parse_bulk_response(response: object, index: str) -> dict[str, ItemResult]:
     return results
 
 
+def list_writes(response: Mapping[str, Any]) -> dict[str, int | None]:
+    """List the writes in a bulk response with `_seq_no`: `_id` -> sequence number, None for a deletion."""
+    items = [item for each in response.get("items", ()) for item in each.items()]
+    return {
+        str(outcome["_id"]): None if kind == "delete" else int(outcome.get("_seq_no", 0))
+        for kind, outcome in items
+        if outcome["status"] < 300
+    }
+
+
 def classify_item(kind: str, outcome: Mapping[str, Any], index: str) -> ItemResult:
     """Classify one item of the response to a bulk request for `index`; `kind` is its action: `index`, `update` or `delete`."""
     status: int = outcome["status"]

@@ -54,6 +54,7 @@ from stair_es.cluster.bulk.actions import (
     classify_request_error,
     count_action_bytes,
     format_cluster_error,
+    list_writes,
     parse_bulk_response,
 )
 from stair_es.cluster.bulk.throttle import BulkPolicy
@@ -184,10 +185,15 @@ class _BulkCall:
         return response
 
     def _send_request(self, body: bytes) -> _BulkResponse:
-        params, index = {"filter_path": _FILTER_PATH, "require_alias": "true"}, self.writer.index
+        cluster, index = self.writer.cluster, self.writer.index
+        must_wait = cluster.product == "opensearch-serverless"  # as it can't be refreshed
+        params = {"filter_path": _FILTER_PATH + (",items.*._seq_no" if must_wait else ""), "require_alias": "true"}
         try:
-            response = self.writer.cluster.client.bulk(body=body, index=make_write_alias(index), params=params)
-            return _BulkResponse(parse_bulk_response(response, index))
+            response = cluster.client.bulk(body=body, index=make_write_alias(index), params=params)
+            results = parse_bulk_response(response, index)
+            for id_, seq_no in list_writes(response).items() if must_wait else ():
+                cluster.recent_writes.add(index, id_, seq_no)
+            return _BulkResponse(results)
         except exceptions.TransportError as error:
             failure = classify_request_error(error)
             if failure == "fatal":

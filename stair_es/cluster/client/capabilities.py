@@ -9,6 +9,7 @@ from typing import Any, Literal
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.exceptions import get_error_reason, translate_errors
 from stair_es.cluster.client.opensearch import exceptions
+from stair_es.cluster.client.products import SERVERLESS, Product
 from stair_es.cluster.client.retry import INTERACTIVE_RETRY, NO_RETRY, is_busy_error, retry_call
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, QueryError, UnsupportedTarget
@@ -20,7 +21,9 @@ _FIRST_ELASTICSEARCH_ONLY = 7
 # Version that OpenSearch reports to old clients (`compatibility.override_main_response_version`).
 _COMPATIBILITY_VERSION = (7, 10, 2)
 _HINT = "Check --url / STAIR_ES_URL: it must be the HTTP port of OpenSearch or Elasticsearch."
-_HIDDEN_STATUSES = (403, 404, 405)
+_HIDDEN_STATUSES = (403, 404, 405, 410)
+_NEWEST_ELASTICSEARCH = (9, 5)
+"""Serverless reports the number of a coming release, formerly 8.11, and has what the newest one has."""
 NEURAL_SEARCH = "opensearch-neural-search"
 
 
@@ -33,12 +36,19 @@ class ClusterInfo:
     """Empty for OpenSearch Serverless, which reports none."""
     max_clauses: int
     """Maximum number of clauses per query (`indices.query.bool.max_clause_count`)."""
+    product: Product = ""
+    """The managed product; empty for all others, and for one that can't be told from an ordinary cluster."""
+
+    @property
+    def is_serverless(self) -> bool:
+        """Return whether the provider manages nodes, shards and replicas, and hides them."""
+        return self.product in SERVERLESS
 
     @property
     def label(self) -> str:
         """Name and version for messages: `OpenSearch 3.8.0`."""
         name = "OpenSearch" if self.distribution == "opensearch" else "Elasticsearch"
-        return f"{name} {'.'.join(map(str, self.version)) or 'Serverless'}"
+        return f"{name} {'Serverless' if self.is_serverless else '.'.join(map(str, self.version))}"
 
     @property
     def supports_sparse_vector(self) -> bool:
@@ -65,15 +75,20 @@ def get_cluster_info(cluster: Cluster, retry_policy: RetryPolicy = INTERACTIVE_R
         NotASearchCluster: If it is another server.
         UnsupportedTarget: If it is too old for `rank_feature` with `linear`.
     """
+    if cluster.product == "opensearch-serverless":
+        return ClusterInfo(distribution="opensearch", version=(), max_clauses=MAX_CLAUSES, product=cluster.product)
     identified = _read_root(cluster, retry_policy)
-    if identified is None and cluster.connection.security.aws_service == "aoss":
-        return ClusterInfo(distribution="opensearch", version=(), max_clauses=MAX_CLAUSES)
+    if cluster.product == "elasticsearch-serverless":
+        return ClusterInfo(
+            distribution="elasticsearch", version=_NEWEST_ELASTICSEARCH, max_clauses=MAX_CLAUSES, product=cluster.product
+        )
     if identified is None or identified == ("elasticsearch", _COMPATIBILITY_VERSION):
         identified = _read_node_version(cluster) or identified
     if identified is None:
         raise NotASearchCluster(f"{cluster.connection.safe_url} answers, but is neither OpenSearch nor Elasticsearch", _HINT)
     distribution, version = identified
-    cluster_info = ClusterInfo(distribution=distribution, version=version, max_clauses=_read_max_clauses(cluster))
+    product, max_clauses = cluster.product or "", _read_max_clauses(cluster)
+    cluster_info = ClusterInfo(distribution=distribution, version=version, max_clauses=max_clauses, product=product)
     if version < _MIN_VERSIONS[distribution]:
         oldest = ".".join(map(str, _MIN_VERSIONS[distribution]))
         raise UnsupportedTarget(
@@ -82,6 +97,17 @@ def get_cluster_info(cluster: Cluster, retry_policy: RetryPolicy = INTERACTIVE_R
             code="cluster-too-old",
         )
     return cluster_info
+
+
+def get_product(cluster: Cluster) -> Product:
+    """Get the managed product, with one request if nobody has asked yet.
+
+    Raises:
+        ClusterError: As `get_cluster_info`.
+    """
+    if cluster.product is None:
+        _read_root(cluster, INTERACTIVE_RETRY)
+    return cluster.product or ""
 
 
 def list_cluster_plugins(cluster: Cluster) -> frozenset[str]:
@@ -106,7 +132,8 @@ def list_cluster_plugins(cluster: Cluster) -> frozenset[str]:
 
 
 def _read_root(cluster: Cluster, retry_policy: RetryPolicy) -> tuple[Distribution, tuple[int, ...]] | None:
-    """Read distribution and version from `GET /`; None if it is missing or forbidden."""
+    """Read distribution and version from `GET /`; None if it is missing or forbidden. The cluster gets its product."""
+    cluster.product = cluster.product or ""
     try:
         with translate_errors(
             cluster.connection, passthrough=lambda error: error.status_code in _HIDDEN_STATUSES or _is_not_cluster(error)
@@ -122,6 +149,8 @@ def _read_root(cluster: Cluster, retry_policy: RetryPolicy) -> tuple[Distributio
     version = response.get("version") if isinstance(response, dict) else None
     if not isinstance(version, dict) or "number" not in version:
         return None
+    if version.get("build_flavor") == "serverless":
+        cluster.product = "elasticsearch-serverless"
     if version.get("distribution") == "opensearch":
         return "opensearch", parse_version_numbers(version["number"])
     return ("elasticsearch", parse_version_numbers(version["number"])) if "lucene_version" in version else None

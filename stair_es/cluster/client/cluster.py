@@ -8,6 +8,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.client.products import RecentWrites, find_aws_product
 from stair_es.cluster.client.retry import retry_call
 from stair_es.retry import RetryPolicy, sleep_unless_cancelled
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from stair_es.cluster.client.connection import Connection
     from stair_es.cluster.client.opensearch import OpenSearch
+    from stair_es.cluster.client.products import Product
 
 _T = TypeVar("_T")
 
@@ -35,6 +37,9 @@ class Cluster:
         self._client = client
         self._lock = threading.Lock()
         self._sleep = sleep
+        self.product: Product | None = find_aws_product(connection)
+        """The managed product; None until `capabilities.get_product` has asked for it."""
+        self.recent_writes = RecentWrites()
 
     @property
     def client(self) -> OpenSearch:
@@ -84,8 +89,15 @@ class Cluster:
         return self.call(self.client.search, index=index, body=dict(body), params=params, retry=retry)
 
     def refresh(self, index: str) -> None:
-        """Refresh an index, so that everything written is searchable."""
-        self.call(self.client.indices.refresh, index=index)
+        """Refresh an index, so that everything written is searchable; `index` may be several names, separated by commas.
+
+        OpenSearch Serverless has no such request. There, wait until searches find what this process wrote last.
+        """
+        if self.product == "opensearch-serverless":
+            for name in index.split(","):
+                self.recent_writes.wait_until_visible(name, partial(self.search, name), self._sleep)
+        else:
+            self.call(self.client.indices.refresh, index=index)
 
 
 @lru_cache(maxsize=4)

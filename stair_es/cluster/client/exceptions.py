@@ -28,6 +28,16 @@ _TEMPLATE_REMEDY = (
     "An index template of the cluster makes this name a data stream, or an index for logs or metrics. Choose another --index, or "
     "add an index template for the name with a higher `priority`. Delete an index that already has these settings."
 )
+_COPIES = re.compile(
+    r"expected (?:total copies needs|max cap on auto expand) to be a multiple of total awareness attributes \[(\d+)\]"
+)
+_NOT_ALLOWED = re.compile(r"Your request: '.*' (payload )?is not allowed\.")
+"""How Amazon OpenSearch Service refuses what it doesn't support: with the status of a refused login."""
+_COPIES_REMEDY = (
+    "The cluster requires a copy of each document in every zone. In the file of --mapping set `number_of_replicas` to the number "
+    "of zones minus 1, such as 2, or `auto_expand_replicas` to 0-2; without --mapping stair-es chooses it. Leave out "
+    "--no-replicas-while-building."
+)
 _KNOWN_REASONS: tuple[tuple[str, type[ClusterError], str], ...] = (
     (r"cannot create index with name .*matches with template .*data streams only", ClusterError, _TEMPLATE_REMEDY),
     (
@@ -110,6 +120,13 @@ def _translate_error(error: exceptions.TransportError, connection: Connection) -
     if isinstance(error, exceptions.ConnectionError):
         return _build_unreachable_error(error, where, connection)
     if error.status_code == 401:
+        message = error.info.get("Message") if isinstance(error.info, dict) else None
+        if isinstance(message, str) and _NOT_ALLOWED.fullmatch(message):
+            return ClusterError(
+                f"{where} doesn't support {_get_request(error, connection)} (HTTP 401): {connection.redact(message)}",
+                "Amazon OpenSearch Service allows a part of the API only: docs/howto/managed-clusters.md",
+                code="request-unsupported",
+            )
         return AuthenticationFailed(
             f"{where} refused the login (HTTP 401)",
             connection.security.variables.get_login_remedy(connection.security.method),
@@ -135,11 +152,22 @@ def _translate_error(error: exceptions.TransportError, connection: Connection) -
 
 
 def _build_forbidden_error(error: exceptions.TransportError, where: str, connection: Connection) -> AuthenticationFailed:
-    request = connection.redact(getattr(error, "request", "this"))[:_MAX_REQUEST_CHARS]
+    request = _get_request(error, connection)
     reason = _describe_head_right(request) if request.startswith("HEAD ") else get_error_reason(error, connection)
     return AuthenticationFailed(
         f"{where} forbids {request} (HTTP 403): {reason}", choose_grant_remedy(connection), code="request-forbidden"
     )
+
+
+def _get_request(error: exceptions.TransportError, connection: Connection) -> str:
+    return connection.redact(getattr(error, "request", "this"))[:_MAX_REQUEST_CHARS]
+
+
+def get_copies_multiple(response: object) -> int:
+    """Return the number of zones of which the copies of an index must be a multiple, from an error response; 0 for another."""
+    error = response.get("error") if isinstance(response, dict) else None
+    found = next(filter(None, map(_COPIES.search, _list_reasons(error))), None)
+    return int(found[1]) if found else 0
 
 
 def choose_grant_remedy(connection: Connection) -> str:
@@ -164,6 +192,8 @@ def _translate_response(error: exceptions.TransportError, message: str) -> Clust
             "It may be starting, too busy or missing nodes: run it again later. `stair-es doctor` reports what is wrong.",
             code="cluster-unavailable",
         )
+    if get_copies_multiple(error.info):
+        return ClusterError(message, _COPIES_REMEDY, code="copies-required")
     kind, remedy = explain_reason(error.info.get("error") if isinstance(error.info, dict) else None)
     return kind(message, remedy)
 

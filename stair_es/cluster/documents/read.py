@@ -9,11 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from stair_es._itertools import batched
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.opensearch import OpenSearch, exceptions
+from stair_es.cluster.client.opensearch import exceptions
+from stair_es.cluster.client.products import get_read_method
 from stair_es.cluster.documents.document import LABEL_FIELDS
+from stair_es.errors import UnsupportedTarget
 from stair_es.store import IndexedDocument, StoredVersion
 
 DOCUMENT_ORDER: Sequence[Mapping[str, Any]] = [{"uri": "asc"}, {"sha256": "asc"}]
@@ -76,18 +79,19 @@ def get_documents_by_id(cluster: Cluster, index: str, ids: Sequence[str], fields
 
     Without `fields` only their metadata. All ids go into one request.
     """
-    return cluster.call(_send_mget, cluster.client, index, list(ids), fields)
+    return cluster.call(_send_mget, cluster, index, list(ids), fields)
 
 
-def _send_mget(client: OpenSearch, index: str, ids: list[str], fields: Sequence[str]) -> list[dict[str, Any]]:
+def _send_mget(cluster: Cluster, index: str, ids: list[str], fields: Sequence[str]) -> list[dict[str, Any]]:
     params = {"_source_includes": ",".join(fields)} if fields else {"_source": "false"}
-    docs = client.mget(body={"ids": ids}, index=index, params=params)["docs"]
+    send, method = cluster.client.transport.perform_request, get_read_method(cluster.product)
+    docs = send(method, f"/{quote(index)}/_mget", params=params, body={"ids": ids})["docs"]
     failed = next((doc["error"] for doc in docs if doc.get("error")), None)
     if failed is not None:  # documents of an unavailable shard are not missing
         kind = str(failed.get("type"))
         status = next((status for sign, status in _STATUS_BY_ERROR.items() if sign in kind), 503)
         error = exceptions.TransportError(status, failed.get("type"), {"error": failed})
-        error.request = f"POST /{index}/_mget"  # type: ignore[attr-defined]
+        error.request = f"{method} /{index}/_mget"  # type: ignore[attr-defined]
         raise error
     return [doc for doc in docs if doc.get("found")]
 
@@ -141,11 +145,38 @@ def scan_documents(cluster: Cluster, index: str) -> Iterator[IndexedDocument]:
         yield from map(_parse_scanned, hits)
 
 
-def find_last_writes(cluster: Cluster, index: str, shards: int) -> tuple[WriteVersion | None, ...]:
-    """Find the last write of each shard that the last refresh saw; None for an empty shard."""
+def find_last_writes(cluster: Cluster, index: str) -> tuple[WriteVersion | None, ...]:
+    """Find the last write of each shard that the last refresh saw; None for an empty shard.
+
+    The number of shards is that of the response, since serverless products don't report it as a setting.
+
+    Raises:
+        UnsupportedTarget: If the response doesn't tell it either.
+    """
     body = {"size": 1, "sort": [{"_seq_no": "desc"}], "_source": False, "seq_no_primary_term": True, "track_total_hits": False}
-    found = [cluster.search(index, body, preference=f"_shards:{shard}")["hits"]["hits"] for shard in range(shards)]
-    return tuple(WriteVersion.from_hit(hits[0]) if hits else None for hits in found)
+    response = cluster.search(index, body)
+    shards, hits = int(response["_shards"]["total"]), [response["hits"]["hits"]]
+    if shards < 1:
+        raise UnsupportedTarget(
+            f"{cluster.connection.safe_url} doesn't report how many shards {index} has, so its writes can't be ordered",
+            "Use another cluster for this command; an ingest works without --resync.",
+            code="shards-unknown",
+        )
+    if shards > 1:  # of one shard it is the answer already
+        hits = [_search_shard(cluster, index, body, shard, shards) for shard in range(shards)]
+    return tuple(WriteVersion.from_hit(found[0]) if found else None for found in hits)
+
+
+def _select_shard(shard: int, shards: int) -> str:
+    """Return the preference that restricts a search to a shard, if there are others."""
+    return f"_shards:{shard}" if shards > 1 else ""
+
+
+def _search_shard(cluster: Cluster, index: str, body: Mapping[str, Any], shard: int, shards: int) -> list[dict[str, Any]]:
+    selected = _select_shard(shard, shards)
+    params = {"preference": selected} if selected else {}
+    hits: list[dict[str, Any]] = cluster.search(index, body, retry=None, **params)["hits"]["hits"]
+    return hits
 
 
 def scan_older_documents(
@@ -161,7 +192,8 @@ def scan_older_documents(
             continue
         scope = [_HAS_URI, {"terms": {"source": list(sources)}}, {"range": {"_seq_no": {"lte": last.seq_no}}}]
         body = {"query": {"bool": {"filter": scope}}, **_SCANNED_PARTS}
-        for hits in paginate_hits(cluster, index, body, size=_PAGE_SIZE, sort=_WRITE_ORDER, preference=f"_shards:{shard}"):
+        selected = _select_shard(shard, len(last_writes))
+        for hits in paginate_hits(cluster, index, body, size=_PAGE_SIZE, sort=_WRITE_ORDER, preference=selected):
             yield from (_parse_scanned(hit) for hit in hits if hit["_primary_term"] <= last.primary_term)
 
 
@@ -183,7 +215,7 @@ def scan_writes(
                 "_source": list(fields),
                 "track_total_hits": False,
             }
-            hits = cluster.search(index, body, preference=f"_shards:{shard}")["hits"]["hits"]
+            hits = _search_shard(cluster, index, body, shard, len(last_writes))
             yield from (hit for hit in hits if hit["_id"] not in seen)
             if len(hits) < size:
                 break

@@ -7,8 +7,14 @@ from typing import Any
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.opensearch import OpenSearch
-from stair_es.cluster.metadata.index_metadata import WriteTarget, check_index_identities, get_index_meta
-from stair_es.cluster.metadata.names import WRITE_ALIAS_OPTIONS, list_other_aliases, make_build_alias_prefix
+from stair_es.cluster.metadata.index_metadata import (
+    IDENTITY_PATHS,
+    WriteTarget,
+    check_index_identities,
+    get_index_meta,
+    get_index_settings,
+)
+from stair_es.cluster.metadata.names import WRITE_ALIAS_OPTIONS, get_creation_ms, list_other_aliases, make_build_alias_prefix
 from stair_es.cluster.token_index.index import build_alias_actions, delete_orphan_token_indices, read_token_index_state
 from stair_es.errors import IndexMismatch, UsageError
 
@@ -100,7 +106,7 @@ def delete_retired_indices(cluster: Cluster, alias: str, keep: int, replaced: st
     params = {"filter_path": "*.aliases,*.mappings._meta,*.settings.index.creation_date", "expand_wildcards": "all"}
     found = cluster.call(cluster.client.indices.get, index=f"{alias}-*", params=params)
     retired = [
-        (name == replaced, int(index["settings"]["index"]["creation_date"]), name)
+        (name == replaced, get_creation_ms(name, get_index_settings(index).get("creation_date")), name)
         for name, index in found.items()
         if not list_other_aliases(name, index) and get_index_meta(index).get("alias") == alias
     ]
@@ -125,7 +131,7 @@ def _read_checked_targets(client: OpenSearch, alias: str, target: WriteTarget) -
 
 def _read_checked(client: OpenSearch, names: Sequence[str], identities: Mapping[str, str]) -> dict[str, Any]:
     """Read the aliases of the indices that exist, and check identities in the same response."""
-    params = {"ignore_unavailable": "true", "filter_path": "*.aliases,*.settings.index.uuid,*.settings.index.history.uuid"}
+    params = {"ignore_unavailable": "true", "filter_path": f"*.aliases,{IDENTITY_PATHS}"}
     found: dict[str, Any] = client.indices.get(index=",".join(names), params=params)
     check_index_identities(identities, found)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from stair_es.cluster.bulk.actions import WRITTEN_AGAIN
@@ -24,17 +24,18 @@ logger = logging.getLogger(__name__)
 _PAGE_SIZE = 500
 _META_ATTEMPTS = 5
 _MAX_EDITS = 20
-_GONE = "it was deleted meanwhile"
-LabelEdit: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
-"""Returns the fields of labels that a document is to have, from its source; None for no change."""
+DELETED_MEANWHILE = "it was deleted meanwhile"
+"""Reason why a document was not changed."""
+DocumentEdit: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+"""Returns the fields that a document is to have, of those that are edited, from its source; None for no change."""
 
 
 class EditOutcome(NamedTuple):
-    """What became of the labels of a document."""
+    """What became of a document."""
 
     is_changed: bool
     reason: str = ""
-    """Why they couldn't be changed."""
+    """Why it couldn't be changed."""
 
 
 def list_missing_label_fields(properties: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -110,13 +111,20 @@ def add_label_fields(cluster: Cluster, name: str) -> None:
         cluster.call(cluster.client.indices.put_mapping, index=name, body={"properties": missing})
 
 
-def get_label_fields(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Get the fields of labels that a document has."""
-    return {name: source[name] for name in LABEL_FIELDS if source.get(name) is not None}
+def get_label_fields(source: Mapping[str, Any], fields: Collection[str] = LABEL_FIELDS) -> dict[str, Any]:
+    """Get the fields of labels, or others, that a document has."""
+    return {name: source[name] for name in fields if source.get(name) is not None}
 
 
-def edit_labels(cluster: Cluster, index: str, edits: Mapping[str, LabelEdit], *, dry_run: bool = False) -> dict[str, EditOutcome]:
-    """Change the labels of documents, given by id, each as a whole and in its latest version.
+def edit_documents(
+    cluster: Cluster,
+    index: str,
+    edits: Mapping[str, DocumentEdit],
+    fields: Collection[str] = LABEL_FIELDS,
+    *,
+    dry_run: bool = False,
+) -> dict[str, EditOutcome]:
+    """Change the labels of documents, or other fields, given by id, each as a whole and in its latest version.
 
     A document is read in real time and written back with its version: one that another program writes meanwhile is read again.
     So an interrupted run leaves each document as it was, or as it is to be.
@@ -129,13 +137,13 @@ def edit_labels(cluster: Cluster, index: str, edits: Mapping[str, LabelEdit], *,
         documents, versions, missing = list[tuple[str, dict[str, Any]]](), dict[str, dict[str, int]](), set(pending)
         for doc in get_documents_by_id(cluster, index, pending, ["*", "tokens"]) if pending else ():
             missing.discard(doc["_id"])
-            source, fields = doc["_source"], edits[doc["_id"]](doc["_source"])
-            if fields is None or fields == get_label_fields(source):
+            source, edited = doc["_source"], edits[doc["_id"]](doc["_source"])
+            if edited is None or edited == get_label_fields(source, fields):
                 outcomes[doc["_id"]] = EditOutcome(is_changed=False)
             else:
-                documents.append((doc["_id"], {**{k: v for k, v in source.items() if k not in LABEL_FIELDS}, **fields}))
+                documents.append((doc["_id"], {**{k: v for k, v in source.items() if k not in fields}, **edited}))
                 versions[doc["_id"]] = WriteVersion.from_hit(doc).options
-        outcomes |= {id_: EditOutcome(is_changed=False, reason=_GONE) for id_ in missing}
+        outcomes |= {id_: EditOutcome(is_changed=False, reason=DELETED_MEANWHILE) for id_ in missing}
         written = dict.fromkeys(versions) if dry_run else writer.replace(documents, versions).outcomes if documents else {}
         outcomes |= {id_: EditOutcome(is_changed=reason is None, reason=reason or "") for id_, reason in written.items()}
         pending = [id_ for id_, reason in written.items() if reason == WRITTEN_AGAIN]
@@ -183,15 +191,15 @@ def copy_labels(cluster: Cluster, live: str, target: str) -> int:
     copied = 0
     failed = 0
     for sources in scan_labels(cluster, live, ["sha256"]):
-        outcomes = edit_labels(cluster, target, {id_: _build_copy(source, state.policy) for id_, source in sources.items()})
+        outcomes = edit_documents(cluster, target, {id_: _build_copy(source, state.policy) for id_, source in sources.items()})
         copied += sum(outcome.is_changed for outcome in outcomes.values())
-        failed += sum(outcome.reason not in ("", _GONE) for outcome in outcomes.values())
+        failed += sum(outcome.reason not in ("", DELETED_MEANWHILE) for outcome in outcomes.values())
     if failed:
         logger.warning("%s images have lost their labels: import them again", f"{failed:,}")
     return copied
 
 
-def _build_copy(live: Mapping[str, Any], policy: TokenPolicy | None) -> LabelEdit:
+def _build_copy(live: Mapping[str, Any], policy: TokenPolicy | None) -> DocumentEdit:
     def copy(source: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if source.get("sha256") != live.get("sha256"):
             return None

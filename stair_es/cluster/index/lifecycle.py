@@ -11,8 +11,10 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
+from stair_es.cluster.client.capabilities import get_product
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.opensearch import OpenSearch, exceptions
+from stair_es.cluster.metadata.creation import create_index, fit_index_body
 from stair_es.cluster.metadata.index_metadata import (
     IndexSpec,
     WriteTarget,
@@ -23,6 +25,7 @@ from stair_es.cluster.metadata.index_metadata import (
     get_content_type,
     get_index_identity,
     get_index_meta,
+    get_index_settings,
     get_token_index_meta,
     is_ingest_index,
 )
@@ -72,7 +75,7 @@ def open_index(
     check_alias_name(alias)
     for word in policy.teach.values() if policy else ():
         check_word_model(word, index_spec.model_id)
-    full_body = add_index_meta(body, build_index_meta(index_spec, alias))
+    full_body = fit_index_body(add_index_meta(body, build_index_meta(index_spec, alias)), get_product(cluster))
     target, reason = cluster.call(_try_open, cluster.client, alias, full_body, policy)
     if reason is not None:
         action = "building" if target.created else "resuming"
@@ -158,7 +161,7 @@ def _create_index(client: OpenSearch, alias: str, claimed_alias: str, body: Mapp
     name = make_index_name(alias, body["mappings"]["_meta"]["stair_es"]["model"], datetime.now(timezone.utc))
     aliases = {**body.get("aliases", {}), claimed_alias: WRITE_ALIAS_OPTIONS, make_write_alias(name): WRITE_ALIAS_OPTIONS}
     try:
-        client.indices.create(index=name, body={**body, "aliases": aliases})
+        create_index(client, name, {**body, "aliases": aliases})
     except exceptions.TransportError:
         if client.indices.exists(index=claimed_alias):
             return None
@@ -185,7 +188,7 @@ def _get_single_index(client: OpenSearch, alias: str) -> tuple[str, Mapping[str,
             f"index {name!r} (alias {alias!r}) was not made by stair-es ingest", _OTHER_NAME, code="foreign-index"
         )
     check_index_format(name, index)
-    if index["settings"]["index"].get("verified_before_close") == "true":
+    if get_index_settings(index).get("verified_before_close") == "true":
         raise IndexMismatch(
             f"index {name!r} (alias {alias!r}) is closed",
             f"Open it and run the command again: POST /{name}/_open",
@@ -251,7 +254,6 @@ def _build_target(name: str, index: Mapping[str, Any], replaces: str | None = No
     return WriteTarget(
         name=name,
         identities={name: get_index_identity(index)},
-        shards=int(index["settings"]["index"]["number_of_shards"]),
         created=False,
         replaces=replaces,
         policy=state.policy,

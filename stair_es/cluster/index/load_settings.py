@@ -13,16 +13,25 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+from stair_es.cluster.client.capabilities import get_product
 from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.products import Product
 from stair_es.cluster.metadata.index_metadata import WriteTarget
 from stair_es.errors import ClusterError
 from stair_es.retry import RetryPolicy
 
 logger = logging.getLogger(__name__)
 
-_SETTINGS = ("refresh_interval", "number_of_replicas", "auto_expand_replicas")
+_REPLICAS = ("number_of_replicas", "auto_expand_replicas")
+_SETTINGS: Mapping[Product, tuple[str, ...]] = {
+    "": ("refresh_interval", *_REPLICAS),
+    "opensearch-service": ("refresh_interval", *_REPLICAS),
+    "opensearch-serverless": (),  # it manages them: a change has no effect
+    "elasticsearch-serverless": ("refresh_interval",),
+}
 _LIVE_REFRESH = "30s"
 _UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "micros": 1e-6, "nanos": 1e-9}
 _AFTER_FAILURE = RetryPolicy(attempts=4)
@@ -45,35 +54,43 @@ def relax_index_settings(cluster: Cluster, target: WriteTarget, *, replicas: boo
     """Relax the settings of an index within the context: it refreshes rarely, or not at all while it isn't searched yet.
 
     Of runs that load the same index concurrently, the first to end restores the settings for all. With `replicas` it also loses
-    its replicas, if it isn't searched yet.
+    its replicas, if it isn't searched yet; where the cluster doesn't permit that, it keeps them. Only settings that change are
+    sent, and only those that the product doesn't manage.
 
     Raises:
         ClusterError: If the settings can't be changed or restored; the next run then restores them.
     """
-    index = _SettingsClient(cluster, target.name)
+    names = _SETTINGS[get_product(cluster)]
+    if replicas and not set(names).issuperset(_REPLICAS):
+        logger.warning("the replicas of %s are managed by the provider, and stay", target.name)
+        replicas = False
+    if not names:
+        yield
+        return
+    index = _SettingsClient(cluster, target.name, names)
     before = index.read_state()
-    originals = before.saved_settings or before.settings
+    originals = {**before.settings, **(before.saved_settings or {})}
     if before.saved_settings:
         logger.warning("%s still has the settings of a load that was killed, or that is still running", target.name)
-    changed = {
+    changed: Mapping[str, Any] = {
         **originals,
         **choose_load_settings(originals, live=target.replaces is None and not target.created, replicas=replicas),
     }
     try:
-        index.relax_settings(originals, changed)
-        changes = ", ".join(f"{name} {changed[name]}" for name in _SETTINGS if changed[name] != originals[name])
+        changed = index.relax_settings(originals, changed)
+        changes = ", ".join(f"{name} {changed[name]}" for name in names if changed[name] != originals[name])
         if changes:
             logger.info("settings during the load: %s", changes)
         yield
     except BaseException:
         try:
-            index.restore_settings(originals, _AFTER_FAILURE)
+            index.restore_settings(originals, changed, _AFTER_FAILURE)
         except ClusterError as error:
             logger.warning(
                 "the settings of %s could not be restored (%s): the next run restores them", target.name, error.message
             )
         raise
-    index.restore_settings(originals, RetryPolicy())
+    index.restore_settings(originals, changed, RetryPolicy())
 
 
 def choose_load_settings(originals: Mapping[str, Any], *, live: bool, replicas: bool) -> dict[str, Any]:
@@ -97,23 +114,33 @@ def parse_interval_s(interval: str | None) -> float:
 class _SettingsClient:
     cluster: Cluster
     name: str
+    settings: tuple[str, ...]
 
     def read_state(self, policy: RetryPolicy | None = None) -> _IndexState:
         """Read settings and `_meta` in one request."""
         params = {"flat_settings": "true"}
         response = self.cluster.call(self.cluster.client.indices.get, index=self.name, params=params, retry=policy)
         index = response[self.name]
-        settings = {name: index["settings"].get(f"index.{name}") for name in _SETTINGS}
+        settings = {name: index.get("settings", {}).get(f"index.{name}") for name in self.settings}
         return _IndexState(settings, index["mappings"].get("_meta", {}))
 
-    def relax_settings(self, originals: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    def relax_settings(self, originals: Mapping[str, Any], changed: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Change the settings, and return those that are now to be in effect."""
         self._save_originals(originals, None)
-        self._put_settings(changed, None)
+        try:
+            self._put_settings(changed, None)
+        except ClusterError as error:
+            if error.code != "copies-required":
+                raise
+            logger.warning("%s keeps its replicas: the cluster requires a copy in every zone", self.name)
+            changed = {**changed, **{name: originals[name] for name in _REPLICAS}}
+            self._put_settings(changed, None)
         if self.read_state().saved_settings is None:  # cleared by a run that has just ended
             self._save_originals(originals, None)
+        return changed
 
-    def restore_settings(self, originals: Mapping[str, Any], policy: RetryPolicy) -> None:
-        self._put_settings(originals, policy)
+    def restore_settings(self, originals: Mapping[str, Any], changed: Mapping[str, Any], policy: RetryPolicy) -> None:
+        self._put_settings(originals, policy, changed)
         self._save_originals(None, policy)
         after = self.read_state(policy)
         if after.saved_settings is None and after.settings != dict(originals):  # relaxed by a run that has just started
@@ -128,6 +155,17 @@ class _SettingsClient:
         body = {"_meta": {**meta, "stair_es": own_meta}}
         self.cluster.call(self.cluster.client.indices.put_mapping, index=self.name, body=body, retry=policy)
 
-    def _put_settings(self, settings: Mapping[str, Any], policy: RetryPolicy | None) -> None:
-        body = {"index": dict(settings)}
+    def _put_settings(
+        self, settings: Mapping[str, Any], policy: RetryPolicy | None, changed: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Put the settings that change, also from what this run has `changed`, which the cluster may not report."""
+        current = self.read_state(policy).settings
+        differing = {
+            name: value
+            for name, value in settings.items()
+            if name in current and not value == current[name] == changed.get(name, value)
+        }
+        if not differing:
+            return
+        body = {"index": differing}
         self.cluster.call(self.cluster.client.indices.put_settings, index=self.name, body=body, retry=policy)

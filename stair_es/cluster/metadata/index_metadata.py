@@ -15,6 +15,10 @@ from stair_es.types import Json, ResizeMode
 
 INDEX_FORMAT = 2
 """Format of an index, in `_meta.stair_es.format_version`: increment it when this version can't use indices of before."""
+INDEX_ID = "index_id"
+"""Name of a random id in `_meta.stair_es`, for clusters that don't report the UUID of an index."""
+IDENTITY_PATHS = f"*.settings.index.uuid,*.settings.index.history.uuid,*.mappings._meta.stair_es.{INDEX_ID}"
+"""Filter of a GET index response with what `get_index_identity` reads."""
 _OPTIONAL_FIELDS = frozenset({"policy", "policy_undo", "text", "text_boxes"})
 """An index may lack these fields: those of a policy are added with the first one, and few indices have texts of pictures."""
 
@@ -44,7 +48,6 @@ class WriteTarget:
     name: str
     identities: Mapping[str, str]
     """Identities by name, of the index and of its token index once that is written; see `get_index_identity`."""
-    shards: int
     created: bool
     """Created by this call: then it is empty, and no document in it can be up to date."""
     replaces: str | None
@@ -127,10 +130,19 @@ def get_index_identity(index: Mapping[str, Any]) -> str:
     """Get the identity of an index from a GET index response: its name may come back, its identity doesn't.
 
     An index that is created again has another UUID. One that is restored while it is closed keeps its UUID, and gets the UUID of
-    another history.
+    another history. Where a serverless product hides the UUID, the id counts that the index got when it was created. The UUID
+    comes first, since a restored or cloned index keeps the id.
     """
-    settings = index["settings"]["index"]
+    settings = get_index_settings(index)
+    if "uuid" not in settings:
+        return str(_get_raw_meta(index).get(INDEX_ID, ""))
     return f"{settings['uuid']} {settings.get('history', {}).get('uuid', '')}".rstrip()
+
+
+def get_index_settings(index: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Get the settings of a GET index response; a serverless product hides those that it manages, or all."""
+    settings = index.get("settings", {}).get("index", {})
+    return settings if isinstance(settings, dict) else {}
 
 
 def check_index_identities(expected: Mapping[str, str], found: Mapping[str, Mapping[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from stair_es.cluster.client.opensearch import OpenSearch, exceptions
 from stair_es.errors import IndexMismatch, UsageError
 
 _BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
+_TIMESTAMP, _TIMESTAMP_FORMAT = re.compile(r"\d{8}-\d{6}-\d{6}$"), "%Y%m%d-%H%M%S-%f"
 MAX_INDEX_NAME_BYTES = 255
 TOKEN_INDEX_SUFFIX, WRITE_ALIAS_SUFFIX = ".tokens", ".write"
 """Suffixes of the name of an index's token index (see `token_index`), and of the alias that the index is written through."""
@@ -51,10 +52,20 @@ def list_other_aliases(index: str, described: Mapping[str, Any]) -> set[str]:
 
 def make_index_name(alias: str, model_id: str, now: datetime) -> str:
     """Make the name `<alias>-<model>-<timestamp>`; a long model id is truncated to leave room for the token index's suffix."""
-    timestamp = f"{now.astimezone(timezone.utc):%Y%m%d-%H%M%S-%f}"
+    timestamp = now.astimezone(timezone.utc).strftime(_TIMESTAMP_FORMAT)
     model = re.sub(r"[^a-z0-9.]+", "-", model_id.lower()).strip("-")
     max_bytes = MAX_INDEX_NAME_BYTES - len(TOKEN_INDEX_SUFFIX + WRITE_ALIAS_SUFFIX)
     return f"{alias}-{model[: max_bytes - len(alias.encode()) - len(timestamp) - 2]}-{timestamp}"
+
+
+def get_creation_ms(name: str, creation_date: object = None) -> int:
+    """Get the creation time of an index in milliseconds, from its settings or, where a product hides it, from its name."""
+    if creation_date is not None:
+        return int(str(creation_date))
+    found = _TIMESTAMP.search(name)
+    if found is None:
+        return 0
+    return int(datetime.strptime(found[0], _TIMESTAMP_FORMAT).replace(tzinfo=timezone.utc).timestamp() * 1000)
 
 
 def ensure_write_alias(cluster: Cluster, index: str) -> None:
@@ -68,8 +79,9 @@ def ensure_write_alias(cluster: Cluster, index: str) -> None:
 
 def _ensure_once(client: OpenSearch, index: str) -> None:
     alias = make_write_alias(index)
-    options = client.indices.get_alias(index=index)[index]["aliases"].get(alias, {})
-    if options.get("is_write_index"):
+    found = client.indices.get_alias(index=index, name=alias, ignore=[404])
+    described = found.get(index) if isinstance(found, dict) else None
+    if described and described["aliases"].get(alias, {}).get("is_write_index"):
         return
     try:
         client.indices.put_alias(index=index, name=alias, body=WRITE_ALIAS_OPTIONS)

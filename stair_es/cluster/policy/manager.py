@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
-from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.capabilities import get_cluster_info, get_product
 from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.products import SERVERLESS
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.index.aliases import check_identities, get_alias_targets, get_single_target
 from stair_es.cluster.metadata.index_metadata import (
@@ -33,8 +34,15 @@ from stair_es.cluster.metadata.policy_state import (
     parse_policy_state,
     select_policy,
 )
-from stair_es.cluster.policy.script import TokenFieldLayout, build_affected_query, build_policy_script
-from stair_es.cluster.policy.update_by_query import UpdateByQueryTask, UpdateLimits, UpdateProgress, check_script_support
+from stair_es.cluster.policy.script import TokenFieldLayout
+from stair_es.cluster.policy.update_by_query import (
+    ClientUpdate,
+    PolicyUpdate,
+    UpdateByQueryTask,
+    UpdateLimits,
+    UpdateProgress,
+    check_script_support,
+)
 from stair_es.cluster.token_index.index import get_token_index_state
 from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
 from stair_es.errors import ClusterError, IndexMismatch, UsageError
@@ -202,7 +210,8 @@ class PolicyManager:
         progress: Callable[[UpdateProgress], None],
     ) -> dict[str, PolicyRunResult]:
         """Update all targets, and list them again: a build may have started before `_meta` named the policy that it inherits."""
-        check_script_support(self.cluster)
+        if not get_product(self.cluster):  # a managed product has them, needs none, and refuses the question
+            check_script_support(self.cluster)
         requested = change(targets[0].state.policy)
         for word in requested.teach.values() if requested else ():
             check_word_model(word, targets[0].model)
@@ -232,16 +241,16 @@ class PolicyManager:
             logger.warning("%s: an earlier %s has not finished; this run completes it", target.name, operation)
         requested = select_policy(change(target.state.policy), target.model)
         fields = list_missing_policy_fields(target.properties) if requested else {}
-        task = UpdateByQueryTask(cluster=self.cluster, index=target.name, limits=limits, progress=progress)
-        task.cancel_running()
-        task.check_supported(build_policy_script(requested, target.layout))
+        kind = ClientUpdate if get_product(self.cluster) in SERVERLESS else UpdateByQueryTask
+        task = kind(cluster=self.cluster, index=target.name, layout=target.layout, limits=limits, progress=progress)
+        task.prepare(requested)
 
         def begin(state: PolicyState) -> PolicyState:
             policy = select_policy(change(state.policy), target.model)
             return PolicyState(policy=policy, pending_operation="apply" if policy else "rollback")
 
         begun = self._write_policy_state(target, begin, fields)
-        result = self._repeat_passes(task, begun.policy, target.layout, partial(self._check_unchanged, target, begun))
+        result = self._repeat_passes(task, begun.policy, partial(self._check_unchanged, target, begun))
         self.cluster.refresh(target.name)
         if not result.failed:
             self._write_policy_state(target, lambda state: replace(state, pending_operation=None) if state == begun else state)
@@ -258,14 +267,12 @@ class PolicyManager:
             )
 
     @staticmethod
-    def _repeat_passes(
-        task: UpdateByQueryTask, policy: TokenPolicy | None, layout: TokenFieldLayout, check_unchanged: Callable[[], None]
-    ) -> PolicyRunResult:
+    def _repeat_passes(task: PolicyUpdate, policy: TokenPolicy | None, check_unchanged: Callable[[], None]) -> PolicyRunResult:
         """Repeat passes until one has no conflict: then every document has been updated in its latest version."""
-        changed, stalled, failed, script = 0, 0, dict[str, str](), build_policy_script(policy, layout)
+        changed, stalled, failed = 0, 0, dict[str, str]()
         while True:
             check_unchanged()
-            result = task.run_pass({"query": build_affected_query(policy, layout, failed), "script": script})
+            result = task.run_pass(policy, failed)
             changed += result.changed
             failed.update(result.failed)
             if result.complete and not result.conflicts:

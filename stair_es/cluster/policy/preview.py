@@ -5,16 +5,14 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.opensearch import exceptions
-from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
-from stair_es.cluster.documents.read import count_matches
+from stair_es.cluster.documents.read import count_matches, paginate_hits
 from stair_es.cluster.metadata.policy_state import check_policy_fields
 from stair_es.cluster.policy.manager import PolicyTarget
 from stair_es.cluster.policy.script import build_affected_query
@@ -22,7 +20,6 @@ from stair_es.token_policy import TokenPolicy
 from stair_es.types import ProgressCallback, SparseVector
 
 _PAGE_SIZE = 1000
-_SCROLL_TTL = "5m"
 _FIELDS = ["uri", "tokens", "policy", "policy_undo"]
 
 
@@ -81,7 +78,8 @@ def preview_changes(
     check_policy_fields(target.properties, f"index {target.name!r}")
     query = build_affected_query(policy, target.layout)
     total = count_matches(cluster, target.name, query)
-    for hit in _scroll_documents(cluster, target.name, query):
+    hits = chain.from_iterable(paginate_hits(cluster, target.name, {"query": query, "_source": _FIELDS}, size=_PAGE_SIZE))
+    for hit in hits:
         preview.examined += 1
         change = _compute_change(hit, policy)
         if change is not None:
@@ -114,21 +112,3 @@ def _compute_change(hit: Mapping[str, Any], policy: TokenPolicy | None) -> Docum
     return DocumentChange(
         id=hit["_id"], uri=source.get("uri", ""), before=before, after=after, rules=applied.rules if applied else ()
     )
-
-
-def _scroll_documents(cluster: Cluster, index: str, query: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Scroll over the documents: one snapshot of the index, unaffected by concurrent changes.
-
-    A page whose response is lost can't be requested again.
-    """
-    body = {"size": _PAGE_SIZE, "query": dict(query), "sort": ["_doc"], "_source": _FIELDS}
-    response = cluster.search(index, body, scroll=_SCROLL_TTL)
-    try:
-        while response["hits"]["hits"]:
-            yield from response["hits"]["hits"]
-            response = cluster.call(
-                cluster.client.scroll, body={"scroll_id": response["_scroll_id"], "scroll": _SCROLL_TTL}, retry=NO_RETRY
-            )
-    finally:
-        with suppress(exceptions.TransportError):  # the scroll also expires, and an earlier error is more informative
-            cluster.client.clear_scroll(body={"scroll_id": [response["_scroll_id"]]}, ignore=[404])

@@ -1,18 +1,32 @@
-"""An update by query as a task of the cluster: start, watch and cancel it; and check that the cluster supports its script."""
+"""Update the documents that a policy affects: as a task of the cluster, or from here where a product has no such tasks."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
+from stair_es.cluster.bulk.actions import WRITTEN_AGAIN
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import choose_grant_remedy, get_error_reason
 from stair_es.cluster.client.opensearch import OpenSearch, exceptions
+from stair_es.cluster.documents.document import (
+    DocumentSettings,
+    build_vector_fields,
+    parse_policy_undo,
+    parse_token_weights,
+)
+from stair_es.cluster.documents.read import count_matches, paginate_hits
+from stair_es.cluster.index.labels import DELETED_MEANWHILE, edit_documents
+from stair_es.cluster.metadata.names import ensure_write_alias
+from stair_es.cluster.policy.script import TokenFieldLayout, build_affected_query, build_policy_script
 from stair_es.errors import AuthenticationFailed, ClusterError, UnsupportedTarget
 from stair_es.retry import RetryPolicy, sleep_unless_cancelled
+from stair_es.token_policy import TokenPolicy
+from stair_es.types import SparseVector
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +37,7 @@ _FILTER = "completed,task.status,response"  # `NodeConnection` adds `error`
 _UNSUPPORTED_STATUSES = (400, 404, 405, 410, 501)
 """Status of a request that a cluster doesn't support."""
 _AFTER_FAILURE = RetryPolicy(attempts=2)
+_POLICY_FIELDS = ("tokens", "top_tokens", "impacts", "policy", "policy_undo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,28 +75,41 @@ class UpdateProgress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpdateByQueryTask:
-    """Runs passes over one index, one at a time: a new one cancels what an earlier run left behind."""
-
+class _DocumentUpdate:
     cluster: Cluster
     index: str
+    layout: TokenFieldLayout
     limits: UpdateLimits
     progress: Callable[[UpdateProgress], None]
     """Called with the progress of each pass."""
 
-    def check_supported(self, script: Mapping[str, Any]) -> None:
-        """Raise UnsupportedTarget if the cluster rejects such an update, tried with one that matches no document."""
-        error = self.cluster.call(self._try_script, script)
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateByQueryTask(_DocumentUpdate):
+    """Runs passes over one index, one at a time: a new one cancels what an earlier run left behind."""
+
+    def prepare(self, policy: TokenPolicy | None) -> None:
+        """Cancel what an earlier run left behind, after trying an update that matches no document.
+
+        Raises:
+            UnsupportedTarget: If the cluster rejects such an update.
+        """
+        error = self.cluster.call(self._try_script, build_policy_script(policy, self.layout))
         if error is not None:
             raise build_no_scripts_error(self.cluster.connection, get_error_reason(error, self.cluster.connection))
+        self.cancel_running()
 
-    def run_pass(self, body: Mapping[str, Any]) -> UpdateProgress:
-        """Run one pass to its end; it is cancelled if the caller is interrupted.
+    def run_pass(self, policy: TokenPolicy | None, skip: Collection[str]) -> UpdateProgress:
+        """Run one pass to its end, without the documents with the ids `skip`; it is cancelled if the caller is interrupted.
 
         Raises:
             ClusterError: If the cluster fails it as a whole, or it was cancelled.
             UnsupportedTarget: If the cluster can't run such scripts.
         """
+        body = {
+            "query": build_affected_query(policy, self.layout, skip),
+            "script": build_policy_script(policy, self.layout),
+        }
         self.cancel_running()
         self.cluster.refresh(self.index)
         id_ = None
@@ -171,6 +199,62 @@ class UpdateByQueryTask:
         except exceptions.NotFoundError:
             return None
         return response
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientUpdate(_DocumentUpdate):
+    """Runs passes over one index from here, which needs neither scripts nor tasks: serverless products lack them."""
+
+    def prepare(self, policy: TokenPolicy | None) -> None:
+        """Give the index its write alias, if it is missing."""
+        ensure_write_alias(self.cluster, self.index)
+
+    def run_pass(self, policy: TokenPolicy | None, skip: Collection[str]) -> UpdateProgress:
+        """Run one pass to its end, without the documents with the ids `skip`.
+
+        Raises:
+            ClusterError: If the cluster fails.
+        """
+        self.cluster.refresh(self.index)
+        query = build_affected_query(policy, self.layout, skip)
+        done = UpdateProgress(total=count_matches(self.cluster, self.index, query))
+        edit, body = partial(_build_policy_fields, policy, self.layout), {"query": query, "_source": False}
+        for hits in paginate_hits(self.cluster, self.index, body, size=self.limits.batch_size):
+            edits = {hit["_id"]: edit for hit in hits}
+            outcomes = edit_documents(self.cluster, self.index, edits, _POLICY_FIELDS)
+            reasons = {id_: outcome.reason for id_, outcome in outcomes.items()}
+            changed = sum(outcome.is_changed for outcome in outcomes.values())
+            conflicts = sum(reason == WRITTEN_AGAIN for reason in reasons.values())
+            failed = {id_: reason for id_, reason in reasons.items() if reason not in ("", WRITTEN_AGAIN, DELETED_MEANWHILE)}
+            done = replace(
+                done,
+                changed=done.changed + changed,
+                unchanged=done.unchanged + len(outcomes) - changed - conflicts - len(failed),
+                conflicts=done.conflicts + conflicts,
+                failed={**done.failed, **failed},
+            )
+            self.progress(done)
+            if self.limits.requests_per_second > 0:
+                sleep_unless_cancelled(len(hits) / self.limits.requests_per_second)
+        return replace(done, complete=not done.failed and done.processed >= done.total)
+
+
+PolicyUpdate: TypeAlias = UpdateByQueryTask | ClientUpdate
+
+
+def _build_policy_fields(
+    policy: TokenPolicy | None, layout: TokenFieldLayout, source: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
+    """Build the fields that the script of a policy gives a document; None for no change."""
+    tokens = source.get("tokens")
+    if not isinstance(tokens, dict) or (policy and source.get("policy") == policy.digest):
+        return None
+    original = parse_policy_undo(source).restore(SparseVector.from_mapping(parse_token_weights(tokens)))
+    settings = DocumentSettings(top_token_count=layout.top_token_count, impacts=isinstance(source.get("impacts"), str))
+    fields = build_vector_fields(original, settings, policy)
+    if "policy" not in fields and source.get("policy") is None and source.get("policy_undo") is None:
+        return None
+    return fields if isinstance(source.get("top_tokens"), list) else {k: v for k, v in fields.items() if k != "top_tokens"}
 
 
 def _parse_status(status: Mapping[str, Any]) -> UpdateProgress:

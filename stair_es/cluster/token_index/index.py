@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_es import resources
+from stair_es.cluster.client.capabilities import get_product
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.opensearch import OpenSearch, exceptions
+from stair_es.cluster.client.products import Product
+from stair_es.cluster.metadata import creation
 from stair_es.cluster.metadata.index_metadata import (
+    IDENTITY_PATHS,
     add_index_meta,
     build_token_index_meta,
     get_index_identity,
+    get_index_settings,
     get_token_index_meta,
 )
 from stair_es.cluster.metadata.names import MAX_INDEX_NAME_BYTES, TOKEN_INDEX_SUFFIX, WRITE_ALIAS_OPTIONS, make_write_alias
@@ -70,7 +75,7 @@ def get_token_index_state(cluster: Cluster, alias: str) -> TokenIndexState:
 def read_token_index_state(client: OpenSearch, alias: str) -> TokenIndexState:
     """Read the state in one attempt; raises the client's own errors."""
     token_alias = make_token_alias(alias)
-    parts = "*.aliases,*.mappings._meta,*.settings.index.uuid,*.settings.index.history.uuid"
+    parts = f"*.aliases,*.mappings._meta,{IDENTITY_PATHS}"
     params = {"ignore_unavailable": "true", "expand_wildcards": "all", "filter_path": parts}
     found = client.indices.get(index=f"{token_alias},{alias}-*{TOKEN_INDEX_SUFFIX}", params=params)
     indices = {name: index for name, described in found.items() if (index := _get_source_index(name, described, alias))}
@@ -103,13 +108,13 @@ def create_token_index(cluster: Cluster, alias: str, index: str) -> bool:
             "Ingest under a shorter name: --index.",
             code="token-index-name-too-long",
         )
-    return cluster.call(_try_create, cluster.client, alias, index)
+    return cluster.call(_try_create, cluster.client, alias, index, get_product(cluster))
 
 
-def _try_create(client: OpenSearch, alias: str, index: str) -> bool:
+def _try_create(client: OpenSearch, alias: str, index: str, product: Product) -> bool:
     name = make_token_index_name(index)
     try:
-        client.indices.create(index=name, body=_build_body(client, alias, index))
+        creation.create_index(client, name, creation.fit_index_body(_build_body(client, alias, index), product))
     except exceptions.TransportError:
         if not client.indices.exists(index=name):
             raise
@@ -125,15 +130,19 @@ def _try_create(client: OpenSearch, alias: str, index: str) -> bool:
 
 def _build_body(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:
     """Build the body, with as many shards as the image index: if images need several, so do their tokens."""
-    described = client.indices.get(index=index, params={"flat_settings": "true"})[index]
+    described = client.indices.get(index=index)[index]
     check_pageable_mapping(described["mappings"].get("properties", {}), f"index {index!r}")
     body = add_index_meta(resources.load_json_resource("mappings", "token-index"), build_token_index_meta(index, alias))
-    shards = {"number_of_shards": described["settings"]["index.number_of_shards"]}
+    settings = {**body["settings"]["index"], **_select_shards(get_index_settings(described))}
     return {
         **body,
-        "settings": {"index": {**body["settings"]["index"], **shards}},
+        "settings": {"index": settings},
         "aliases": {make_write_alias(make_token_index_name(index)): WRITE_ALIAS_OPTIONS},
     }
+
+
+def _select_shards(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name == "number_of_shards"}
 
 
 def swap_token_alias(cluster: Cluster, alias: str, index: str) -> bool:

@@ -34,6 +34,8 @@ def explain_missing_knn(cluster_info: ClusterInfo, plugins: Callable[[], frozens
         if cluster_info.version < _MIN_ELASTICSEARCH:
             return f"{cluster_info.label} has no kNN query: it requires Elasticsearch 8.12 or newer"
         limit = _ELASTICSEARCH_MAX_DIMENSIONS
+    elif cluster_info.is_serverless:
+        return f"{cluster_info.label} doesn't list its plugins, so kNN isn't measured"
     elif _PLUGIN not in plugins():
         return f"{cluster_info.label} doesn't have the plugin {_PLUGIN}"
     else:

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from stair_es._itertools import batched
 from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.client.opensearch import exceptions
+from stair_es.cluster.client.products import get_read_method
 from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.errors import ClusterError, QueryError
@@ -69,7 +72,10 @@ class TemporaryIndex:
 
     def _send_msearch(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         params = {"filter_path": _RESPONSE_FILTER}
-        response = self.cluster.call(self.cluster.client.msearch, body=lines, index=self.index, params=params)
+        send, method = self.cluster.client.transport.perform_request, get_read_method(self.cluster.product)
+        body = b"".join(orjson.dumps(line) + b"\n" for line in lines)
+        headers = {"content-type": "application/x-ndjson"}
+        response = self.cluster.call(send, method, f"/{self.index}/_msearch", params=params, body=body, headers=headers)
         responses: list[dict[str, Any]] = response["responses"]
         return responses
 

@@ -115,7 +115,7 @@ class IndexSource:
         """
         name, index = get_annotatable_index(self._cluster, self.options.index)
         self._cluster.refresh(name)
-        self._last_writes = find_last_writes(self._cluster, name, int(index["settings"]["index"]["number_of_shards"]))
+        self._last_writes = find_last_writes(self._cluster, name)
         found = False
         for scanned in self._scan(name):
             self.outdated += scanned.is_outdated

@@ -302,7 +302,7 @@ class ClusterSinkKind(SinkKind):
         if write_target is None or not plan.resync:
             return resolved.build_session(write_target) if write_target else None
         resolved.cluster.refresh(write_target.name)
-        last_writes = read.find_last_writes(resolved.cluster, write_target.name, write_target.shards)
+        last_writes = read.find_last_writes(resolved.cluster, write_target.name)
         return resolved.build_session(write_target, last_writes)
 
     def find_forgotten(self, plan: SinkPlan) -> ForgottenList | None:

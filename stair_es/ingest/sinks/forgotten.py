@@ -19,11 +19,14 @@ from typing import Any
 
 from stair_es._itertools import batched
 from stair_es.cluster.bulk.writer import BulkWriter
+from stair_es.cluster.client.capabilities import get_product
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.opensearch import OpenSearch, exceptions
+from stair_es.cluster.client.products import Product
 from stair_es.cluster.documents.document import make_content_id, make_document_id
 from stair_es.cluster.documents.read import WriteVersion, find_last_writes, get_documents_by_id, paginate_hits
 from stair_es.cluster.index.aliases import get_single_target
+from stair_es.cluster.metadata.creation import create_index, fit_index_body
 from stair_es.cluster.metadata.index_metadata import (
     build_forgotten_list_meta,
     check_index_format,
@@ -71,7 +74,7 @@ class ForgottenList:
         """Name of the index."""
         return f"{self.alias}{FORGOTTEN_LIST_SUFFIX}"
 
-    def get_state(self) -> tuple[str, WriteVersion | None] | None:
+    def get_state(self) -> tuple[str, Sequence[WriteVersion | None]] | None:
         """Return a value that changes with each entry; None if there is no list."""
         params = {"ignore_unavailable": "true"}
         found = self.cluster.call(self.cluster.client.indices.get, index=self.index, params=params)
@@ -79,8 +82,7 @@ class ForgottenList:
             return None
         _check_list(found.get(self.index, {}), self.index, self.alias)
         self.cluster.refresh(self.index)
-        [last_write] = find_last_writes(self.cluster, self.index, 1)
-        return get_index_identity(found[self.index]), last_write
+        return get_index_identity(found[self.index]), find_last_writes(self.cluster, self.index)
 
     def find_ids(self, ids: Iterable[str]) -> set[str]:
         """Return those of the ids that are listed, in real time; none if there is no list."""
@@ -105,7 +107,8 @@ class ForgottenList:
             IndexMismatch: If another index has the name of the list.
             ClusterError: If the cluster fails. It can be repeated.
         """
-        self.cluster.call(_try_create_list, self.cluster.client, self.index, self.alias)
+        product = get_product(self.cluster)
+        self.cluster.call(_try_create_list, self.cluster.client, self.index, self.alias, product)
         ids = {make_entry_id(uri): set(found) for uri, found in contents.items()}
         for entry in self._get_entries(ids, "contents"):
             ids[entry["_id"]].update(entry["_source"].get("contents", ()))
@@ -136,7 +139,7 @@ def make_entry_id(uri: str) -> str:
     return make_document_id(f"row {uri}" if is_row_uri(uri) else uri)
 
 
-def _try_create_list(client: OpenSearch, name: str, alias: str) -> None:
+def _try_create_list(client: OpenSearch, name: str, alias: str, product: Product) -> None:
     """Create the list, unless it exists, in one attempt."""
     write_alias = make_write_alias(name)
     settings = {"index": {"number_of_shards": 1, "auto_expand_replicas": "0-1", "hidden": True}}
@@ -148,7 +151,7 @@ def _try_create_list(client: OpenSearch, name: str, alias: str) -> None:
     }
     if not client.indices.exists(index=name):
         try:
-            client.indices.create(index=name, body=body)
+            create_index(client, name, fit_index_body(body, product))
         except exceptions.TransportError:
             if not client.indices.exists(index=name):  # otherwise another run was first
                 raise

@@ -60,6 +60,7 @@ class StubResponse:
 
 
 Gate = Callable[[RecordedRequest], StubResponse | None]
+Rewrite = Callable[[RecordedRequest, StubResponse], StubResponse]
 
 
 def is_refused(target: str) -> bool:
@@ -83,9 +84,16 @@ class RecordingProxy(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, node_url: str | None, *, tls: ssl.SSLContext | None = None, gate: Gate = lambda _: None) -> None:
+    def __init__(
+        self,
+        node_url: str | None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        gate: Gate = lambda _: None,
+        rewrite: Rewrite = lambda _, response: response,
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.node_url, self.tls, self.gate = node_url, tls, gate
+        self.node_url, self.tls, self.gate, self.rewrite = node_url, tls, gate, rewrite
         self.requests: list[RecordedRequest] = []
         self._open: set[Any] = set()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
@@ -139,7 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
         request = RecordedRequest(method=self.command, target=self.path, headers=headers, body=body)
         self.server.requests.append(request)
         response = (
-            _build_refusal(request) if is_refused(request.target) else self.server.gate(request) or self._forward_request(request)
+            _build_refusal(request)
+            if is_refused(request.target)
+            else self.server.gate(request) or self.server.rewrite(request, self._forward_request(request))
         )
         self.send_response(response.status)
         for name, value in response.headers.items():
