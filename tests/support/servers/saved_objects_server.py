@@ -48,7 +48,7 @@ _ATTRIBUTES = {
     "visualization": _COMMON | {"uiStateJSON", "visState", "savedSearchRefName"},
     "dashboard": _COMMON | _DASHBOARD,
 }
-_PRODUCT_ATTRIBUTES = {"kibana": {"dashboard": {"controlGroupInput"}, "search": {"grid", "hideChart"}}}
+_PRODUCT_ATTRIBUTES = {"kibana": {"dashboard": {"controlGroupInput"}, "search": {"grid", "hideChart", "rowHeight"}}}
 
 
 @dataclass
