@@ -158,7 +158,7 @@ def _has_data(each: UnfoldedObject, spec: DashboardSpec) -> bool:
         return False
     if _COUNT_BARS in bars and spec.token_counts[0] == spec.token_counts[1]:
         return False
-    has_field = {"colors": spec.colors, "location": spec.locations}
+    has_field = {"colors": spec.colors, "location": spec.locations, "top_labels": spec.labels}
     missing = [field for field, is_there in has_field.items() if not is_there]
     if any(f'"field":"{field}"' in dump_compact_json(each["attributes"]) for field in missing):
         return False
