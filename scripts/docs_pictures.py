@@ -1,9 +1,9 @@
-"""Make the pictures of the page and of a dashboard for the documentation: the bundled photos on a node, a browser and Vega.
+"""Make the pictures of the page and of a dashboard for the documentation: the bundled photos on a node, and a browser.
 
 ::
 
     python scripts/docs_pictures.py --url "$(stair-es node up)"             # all
-    python scripts/docs_pictures.py --url "$(stair-es node up)" dashboards  # the charts only
+    python scripts/docs_pictures.py --kibana "$(stair-es dashboards publish)"  # or --opensearch-dashboards
 """
 
 from __future__ import annotations
@@ -23,16 +23,14 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.browser.page_actions import get_slider, open_filter, open_gallery, open_results
-from support.browser.web_server import PHOTOS, Site, ingest_images, ingest_photos, serve_site, start_chromium
-from support.corpora.dashboard_corpus import KINDS, get_kind
-from support.oracles.vega_render import draw_panels
+from support.browser.web_server import PHOTOS, Site, ingest_photos, serve_site, start_chromium
 
 INDEX = "photos"
-ALBUM = "album"
-DASHBOARDS = "dashboards"
+PRODUCTS = ("kibana", "opensearch-dashboards")
 MAX_BYTES = 400_000
 DESKTOP = (1366, 900)
 PHONE = (390, 844)
+PRODUCT = (1280, 1530)
 
 
 def show_start(page: Page, site: Site) -> None:
@@ -142,32 +140,36 @@ def take_screenshots(url: str, names: Sequence[str]) -> Iterator[tuple[str, byte
                 yield name, compress_picture(page.screenshot(), lossless=False)
 
 
-def draw_dashboards(url: str) -> Iterator[tuple[str, bytes]]:
-    """Draw the Vega panels of a dashboard, with one source for each kind of photo; yield the name of each and its picture."""
-    album = Path(tempfile.gettempdir()) / ALBUM  # a panel shows this path
-    for photo in PHOTOS.glob("*.jpg"):
-        folder = album / get_kind(photo)
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(photo, folder)
-    ingest_images(url, ALBUM, *(album / kind for kind in KINDS), "--token-index")
-    for name, png in draw_panels(url, ALBUM):
-        yield f"{DASHBOARDS}-{name}", compress_picture(png, lossless=True)
+def take_product_screenshot(link: str) -> bytes:
+    """Take a screenshot of a published dashboard, once its charts are drawn."""
+    with start_chromium() as browser, open_page(browser, PRODUCT, "light") as page:
+        page.goto(link, timeout=120_000)
+        expect(page.locator(".vgaVis canvas, .vgaVis svg, .vgaVis__view canvas, .vgaVis__view svg").nth(1)).to_be_visible(
+            timeout=120_000
+        )
+        page.wait_for_timeout(10_000)  # neither product says when the classic charts are drawn
+        for button in page.get_by_role("button", name="Dismiss").all():
+            button.click()
+        page.mouse.click(5, PRODUCT[1] - 5)  # closes what Kibana opens above the panels
+        page.wait_for_timeout(1_000)
+        return compress_picture(page.screenshot(timeout=120_000), lossless=False)
 
 
 def main() -> None:
     """Make the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", required=True, help="URL of a node; its indices `photos` and `album` are written")
+    parser.add_argument("--url", help="URL of a node; its index `photos` is written")
+    for product in PRODUCTS:
+        parser.add_argument(f"--{product}", metavar="LINK", help="link of a dashboard, as `dashboards publish` prints it")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(SCENES)}, {DASHBOARDS} (default: all)")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(SCENES)} (default: all)")
     args = parser.parse_args()
     expect.set_options(timeout=30_000)
     args.out.mkdir(parents=True, exist_ok=True)
-    names = args.names or [*SCENES, DASHBOARDS]
-    scenes = [name for name in names if name != DASHBOARDS]
-    pages = take_screenshots(args.url, scenes) if scenes else ()
-    charts = draw_dashboards(args.url) if DASHBOARDS in names else ()
-    for name, picture in chain(pages, charts):
+    pages = take_screenshots(args.url, args.names or [*SCENES]) if args.url else ()
+    links = {product: getattr(args, product.replace("-", "_")) for product in PRODUCTS}
+    dashboards = ((f"dashboards-{product}", take_product_screenshot(link)) for product, link in links.items() if link)
+    for name, picture in chain(pages, dashboards):
         (args.out / f"{name}.webp").write_bytes(picture)
         print(f"{name}.webp: {len(picture) / 1000:,.0f} kB")
 

@@ -175,7 +175,7 @@ def publish_dashboards_command(
     a usage error.
     """
     from stair_es.dashboards.bundle import build_bundle, get_dashboard_id
-    from stair_es.dashboards.publish import detect_product, import_objects
+    from stair_es.dashboards.publish import check_space, detect_product, import_objects
     from stair_es.dashboards.session import DashboardsSession
 
     product_connection = server.resolve_connection(connection.context)
@@ -184,6 +184,8 @@ def publish_dashboards_command(
         detected = detect_product(session, None if product == "auto" else product)
         if server.tenant is not None and detected.has_tenants is False:
             print_notice(f"--tenant {server.tenant}: {detected.label} has no security plugin, so there are no tenants")
+        if remark := check_space(session):
+            print_notice(remark)
         imported = import_objects(session, build_bundle(spec, detected.product))
     rejected = [result for result in imported if result.error]
     dashboard_result = next(result for result in imported if result.id == get_dashboard_id(spec))

@@ -55,11 +55,14 @@ _COLUMN_LABELS = {
     "caption": "Caption",
     "token": "Word",
     "weight": "Weight",
-    "weight_share": "Share of the image",
+    "weight_share": "Share",
     "rank": "Rank",
-    "token_count": "Words of the image",
+    "token_count": "Word count",
+    "colors": "Colors",
+    "source": "Source",
+    "model": "Model",
 }
-"""Field -> column head in Kibana; OpenSearch Dashboards has none but the name of the field."""
+"""Field -> column head, and name of its filters, in Kibana; OpenSearch Dashboards has none but the name of the field."""
 _CONTROLS_WITHOUT_TOKEN_INDEX = {"model": {"fieldName": "format", "label": "Format"}}
 """Field -> what its control has instead, as long as no token index must have the field, too."""
 _TIME_BARS = ("date_histogram", "ingested_at")
@@ -130,9 +133,22 @@ def fit_objects(template: Sequence[UnfoldedObject], spec: DashboardSpec, product
     _fit_dashboard(dashboard, panels)
     if product == "kibana":
         _add_control_group(dashboard, controls, spec)
-        for pattern in patterns:
-            pattern["attributes"]["fieldAttrs"] = {field: {"customLabel": label} for field, label in _COLUMN_LABELS.items()}
+        _add_kibana_attributes(patterns, [each for _, each in panels])
     return [*patterns, *(each for _, each in panels), dashboard]
+
+
+def _add_kibana_attributes(patterns: Iterable[UnfoldedObject], panels: Iterable[UnfoldedObject]) -> None:
+    """Add what OpenSearch Dashboards has not, and refuses: labels of fields and ranges, and the height of rows."""
+    for pattern in patterns:
+        pattern["attributes"]["fieldAttrs"] = {field: {"customLabel": label} for field, label in _COLUMN_LABELS.items()}
+    for each in panels:
+        if each["type"] == "search" and "thumbnail" not in each["attributes"]["columns"]:
+            each["attributes"]["rowHeight"] = 1  # the default is 3 lines
+        for agg in each["attributes"].get("visState", {}).get("aggs", ()):
+            if _get_bars(agg) == _WEIGHT_BARS:  # the axis has no room for `≥ 0.02 and < 0.04`
+                agg["params"]["customLabel"] = "Weight, from"
+                for range_ in agg["params"]["ranges"]:
+                    range_["label"] = f"{range_['from']:g}"
 
 
 def _has_data(each: UnfoldedObject, spec: DashboardSpec) -> bool:
@@ -142,7 +158,8 @@ def _has_data(each: UnfoldedObject, spec: DashboardSpec) -> bool:
         return False
     if _COUNT_BARS in bars and spec.token_counts[0] == spec.token_counts[1]:
         return False
-    missing = [*([] if spec.colors else ["colors"]), *([] if spec.locations else ["location"])]
+    has_field = {"colors": spec.colors, "location": spec.locations, "top_labels": spec.labels}
+    missing = [field for field, is_there in has_field.items() if not is_there]
     if any(f'"field":"{field}"' in dump_compact_json(each["attributes"]) for field in missing):
         return False
     if spec.has_token_index:

@@ -84,6 +84,8 @@ class DashboardSpec:
     """Whether documents have `colors`, also in the token index."""
     locations: bool = True
     """Whether documents say where images were taken."""
+    labels: bool = True
+    """Whether documents have labels besides the tokens."""
 
     def __post_init__(self) -> None:
         check_alias_name(self.name)  # patterns are rejected, too: the token index and the ids of the objects derive from the name
@@ -185,9 +187,8 @@ def _read_fields(cluster: Cluster, name: str) -> tuple[PatternField, ...]:
 def _describe_images(cluster: Cluster, spec: DashboardSpec, time_field: TimeField | None) -> tuple[DashboardSpec, int]:
     """Return `spec` with the values of the index, and the number of images."""
     aggs: dict[str, Any] = {field: {"stats": {"field": field}} for field in ("taken_at", "ingested_at")}
-    aggs |= {
-        name: {"filter": {"exists": {"field": field}}} for name, field in (("captions", "caption"), ("locations", "location"))
-    }
+    optional_fields = {"captions": "caption", "locations": "location", "labels": "top_labels"}
+    aggs |= {name: {"filter": {"exists": {"field": field}}} for name, field in optional_fields.items()}
     response = cluster.search(spec.name, {"size": 0, "track_total_hits": True, "aggs": aggs}, retry=NO_RETRY)
     images, aggregations = int(response["hits"]["total"]["value"]), response["aggregations"]
     time_field = time_field or ("taken_at" if aggregations["taken_at"]["count"] * 2 > images else "ingested_at")
@@ -198,6 +199,7 @@ def _describe_images(cluster: Cluster, spec: DashboardSpec, time_field: TimeFiel
         interval="M" if first is None else choose_interval(first, last),
         captions=aggregations["captions"]["doc_count"] > 0,
         locations=aggregations["locations"]["doc_count"] > 0,
+        labels=aggregations["labels"]["doc_count"] > 0,
         image_fields=_read_fields(cluster, spec.name),
     )
     return described, images

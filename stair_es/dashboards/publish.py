@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from stair_es.dashboards.bundle import SavedObject, to_ndjson
 from stair_es.dashboards.index_info import PRODUCT_LABELS, Product
 from stair_es.dashboards.session import DashboardsResponse, DashboardsSession
-from stair_es.errors import ClusterError, UnsupportedTarget, UsageError
+from stair_es.errors import AuthenticationFailed, ClusterError, UnsupportedTarget, UsageError
 
 _MIN_VERSIONS: dict[Product, int] = {"opensearch-dashboards": 2, "kibana": 8}
 _MAX_OPENSEARCH_VERSION = 6
@@ -94,6 +95,32 @@ def detect_product(session: DashboardsSession, requested: Product | None = None)
             code="product-too-old",
         )
     return product
+
+
+def check_space(session: DashboardsSession) -> str | None:
+    """Check that the space exists, since the import accepts any id. Return a remark if the user may not ask.
+
+    Raises:
+        ClusterError: If there is no such space, or the request fails.
+    """
+    space = session.connection.space
+    if space is None:
+        return None
+    try:
+        response = session.request("GET", f"/api/spaces/space/{quote(space, safe='')}", in_space=False)
+    except AuthenticationFailed as error:
+        if error.code != "dashboards-forbidden":
+            raise
+        return f"the user may not ask whether there is a space {space!r}; Kibana imports into any"
+    if response.status == 404:
+        raise ClusterError(
+            f"{session.connection.safe_url} has no space {space!r} (HTTP 404)",
+            "Check --space: it is the id in the address (/s/ID), not the name. And check the base path in the URL.",
+            code="space-not-found",
+        )
+    if response.status >= 400:
+        raise _build_import_error(session, response)
+    return None
 
 
 def import_objects(session: DashboardsSession, objects: Sequence[SavedObject]) -> list[ImportResult]:

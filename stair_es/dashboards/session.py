@@ -52,16 +52,21 @@ class DashboardsSession:
         """Close the connections."""
         self._pool.clear()
 
-    def request(self, method: str, path: str, *, fields: Mapping[str, Any] | None = None) -> DashboardsResponse:
-        """Send a request to `path`, below the space or workspace; the caller handles 4xx statuses other than 401 and 403.
+    def request(
+        self, method: str, path: str, *, fields: Mapping[str, Any] | None = None, in_space: bool = True
+    ) -> DashboardsResponse:
+        """Send a request; the caller handles 4xx statuses other than 401 and 403.
+
+        `path` is below the space or workspace, or with `in_space=False` below the base path.
 
         Raises:
             ClusterUnreachable: If no server answers, or its certificate is not trusted.
             AuthenticationFailed: If the status is 401 or 403, or the response redirects to a login page.
             ClusterError: If the response redirects elsewhere or is not JSON, or the product is still busy after all retries.
         """
+        prefix = self.connection.path_prefix if in_space else ""
         for attempt in range(1, _RETRY.attempts + 1):
-            response, error = self._send_once(method, path, fields)
+            response, error = self._send_once(method, prefix + path, fields)
             if response is not None and response.status not in BUSY_STATUSES:
                 self._check_response(response)
                 return response
@@ -81,7 +86,7 @@ class DashboardsSession:
     def _send_once(
         self, method: str, path: str, fields: Mapping[str, Any] | None
     ) -> tuple[DashboardsResponse | None, Exception | None]:
-        url = f"{self.connection.safe_url}{self.connection.path_prefix}{path}"
+        url = f"{self.connection.safe_url}{path}"
         try:
             raw_response = self._pool.request(
                 method, url, fields=fields, headers=self._build_headers(), redirect=False, retries=False

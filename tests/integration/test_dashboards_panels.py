@@ -14,7 +14,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.corpora.dashboard_corpus import PIECES, WORDLESS, ingest_corpus
+from support.corpora.dashboard_corpus import KINDS, PIECES, WORDLESS, ingest_corpus
 from support.corpora.token_index import build_entries, build_token_index, read_documents
 from support.dashboards.checks import find_errors
 from support.dashboards.clicks import list_clicks
@@ -182,6 +182,19 @@ def check_sources(corpus: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) 
         assert [(word["key"], word["doc_count"]) for word in bucket["tokens"]["buckets"]] == rank_counts(inside, 300)
 
 
+def check_labels(corpus: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
+    labels = [label for doc in corpus.docs.values() for label in doc.get("top_labels", ())]
+    assert read_counts(answer, "labels") == count_top(labels, 20)
+    for bucket in get_buckets(answer, "labels"):
+        inside = count_words_by_label(corpus, bucket["key"])
+        assert [(word["key"], word["doc_count"]) for word in bucket["tokens"]["buckets"]] == rank_counts(inside, 200)
+
+
+def count_words_by_label(corpus: ChartCorpus, label: str) -> Counter[str]:
+    docs = [doc for doc in corpus.docs.values() if label in doc.get("top_labels", ())]
+    return Counter(word for doc in docs for word in doc["top_tokens"] if is_whole(word))
+
+
 def check_months(corpus: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     assert corpus.spec.time_field == "taken_at"
     assert read_counts(answer, "2") == count_top(corpus.list_words(), 8)
@@ -309,6 +322,7 @@ PANELS: dict[str, PanelCheck] = {
     "over-time": check_months,
     "colors": check_colors,
     "map": check_map,
+    "by-label": check_labels,
     "average-weight": check_average_weight,
     "in-numbers": check_token_table,
     "distribution": check_distribution,
@@ -505,6 +519,16 @@ def check_drawn_map(corpus: ChartCorpus, marks: Marks) -> None:
     assert len(cells) == 2
 
 
+def check_drawn_labels(corpus: ChartCorpus, marks: Marks) -> None:
+    cells = [mark for mark in marks if "Label" in mark]
+    assert {cell["Label"] for cell in cells} == {"photo", *KINDS}
+    assert len({cell["Word"] for cell in cells}) == 30
+    for cell in cells:
+        both, images = int(cell["Images with both"]), int(cell["with the label"])
+        assert both == count_words_by_label(corpus, cell["Label"])[cell["Word"]]
+        assert parse_percent(cell["Part"]) == pytest.approx(100 * both / images, abs=0.051)
+
+
 def check_drawn_averages(corpus: ChartCorpus, marks: Marks) -> None:
     averages = {mark["Word"]: float(mark["Average weight"]) for mark in marks if "Average weight" in mark}
     assert set(averages) == {word for word, _ in count_top([row["token"] for row in corpus.rows if is_whole(row["token"])], 25)}
@@ -526,6 +550,7 @@ DRAWN: dict[str, Callable[[ChartCorpus, Marks], None]] = {
     "together": check_drawn_pairs,
     "by-source": check_drawn_sources,
     "map": check_drawn_map,
+    "by-label": check_drawn_labels,
     "average-weight": check_drawn_averages,
     "one-image": check_drawn_image,
 }

@@ -23,7 +23,7 @@ from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.dashboards.bundle import SavedObject, build_bundle, get_dashboard_id, to_ndjson
 from stair_es.dashboards.connection import DashboardsConnection
 from stair_es.dashboards.index_info import DashboardSpec, Product
-from stair_es.dashboards.publish import DetectedProduct, ImportResult, detect_product, import_objects
+from stair_es.dashboards.publish import DetectedProduct, ImportResult, check_space, detect_product, import_objects
 from stair_es.dashboards.session import DashboardsSession
 from stair_es.errors import AuthenticationFailed, ClusterUnreachable, UnsupportedTarget, UsageError
 
@@ -58,6 +58,7 @@ def publish_bundle(
         detected = detect_product(session, product)
         objects = build_bundle(spec, detected.product)
         assert find_errors(objects, detected.product) == []
+        check_space(session)
         return import_objects(session, objects)
 
 
@@ -186,10 +187,20 @@ def test_a_tenant_is_named_in_the_header() -> None:
 
 
 @ON_ONE_PRODUCT
-def test_a_missing_space_is_reported(server: DashboardsServer) -> None:
-    with expect_error("no-import-api") as caught:
-        publish_bundle(DashboardsConnection(url=server.url, space="nowhere"))
-    assert "/s/nowhere" in caught.value.message
+def test_a_space_must_exist(server: DashboardsServer) -> None:
+    server.spaces = frozenset({"team"})
+    for space in ("team", "default", None):
+        publish_bundle(DashboardsConnection(url=server.url, space=space))
+    server.stored.clear()
+    for space in ("nowhere", "../team", "team "):
+        with expect_error("space-not-found") as caught:
+            publish_bundle(DashboardsConnection(url=server.url, space=space))
+        assert repr(space) in caught.value.message
+    assert not any(server.stored.values())
+    server.may_read_spaces = False
+    with closing(DashboardsSession(DashboardsConnection(url=server.url, space="team"), sleep=lambda _: None)) as session:
+        assert "'team'" in (check_space(session) or "")
+    assert get_errors(publish_bundle(DashboardsConnection(url=server.url, space="team"))) == {}
 
 
 # --- logins ---

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.servers.hostile_http_server import serve_page
 from support.servers.managed_gate import ManagedGate
 from support.servers.recording_proxy import RecordingProxy
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
+from stair_es.cluster.client.connection import Connection
 from stair_es.errors import StairError
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -36,7 +38,6 @@ class Product:
 
 
 _ELASTIC_KEY = {"STAIR_ES_API_KEY": "aWQ6a2V5"}
-_SPARSE = ("--vector", "sparse_vector")  # the node of the tests has no `rank_features`
 PRODUCTS = (
     Product(
         name="domain",
@@ -54,20 +55,18 @@ PRODUCTS = (
         name="elastic-hosted",
         node="elasticsearch9_url",
         environ=_ELASTIC_KEY,
-        ingest=_SPARSE,
         failures={
             "policy apply": "no-scripts",  # a hosted cluster has painless: the node of the tests lacks it
             "policy rollback": "no-scripts",
             "template publish": "no-mustache",
-            "ingest-labels": "missing-module",
         },
     ),
     Product(
         name="elasticsearch-serverless",
         node="elasticsearch9_url",
         environ=_ELASTIC_KEY,
-        ingest=_SPARSE,
-        failures={"template publish": "no-mustache", "ingest-labels": "missing-module"},
+        ingest=("--vector", "sparse_vector"),
+        failures={"template publish": "no-mustache"},
     ),
 )
 
@@ -131,10 +130,18 @@ def test_every_command_passes(managed: Managed) -> None:
     run("policy", "show")
 
     (labels := managed.folder / "labels.csv").write_text(f"image,label\n{first['uri']},feline\n")
-    if report := run("ingest-labels", labels):
-        assert report["written"] == 1
-        (policy := managed.folder / "label-policy.json").write_text(json.dumps({"stair_es_policy": 1, "mute": ["feline"]}))
-        run("policy", "apply", policy, "--labels")
+    assert run("ingest-labels", labels)["written"] == 1
+    (policy := managed.folder / "label-policy.json").write_text(json.dumps({"stair_es_policy": 1, "mute": ["feline"]}))
+    run("policy", "apply", policy, "--labels")
+    run("export-xmp", "--out", managed.folder / "sidecars")
+    (texts := managed.folder / "texts.txt").write_text("a cat\na cow\n")
+    assert run("ingest-texts", texts, "--index", f"{managed.alias}-texts", *managed.product.ingest)["written"] == 2
+    run("coverage", texts)
+    connection = Connection.from_env(managed.url, environ=managed.product.environ)
+    with serve_page(connection, managed.alias) as page:
+        assert page.post("/api/search", {"text": "a cat"}).json["hits"]
+        assert page.post("/api/facets", {"text": "a cat"}).json["total"] == 2
+        assert page.get("/api/about").status == 200
     (folder / "dairy-cow.jpg").unlink()
     assert run(*ingest, "--resync")["removed"] == 1
     run("forget", folder / "tabby-cat.jpg")

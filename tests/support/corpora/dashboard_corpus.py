@@ -1,6 +1,6 @@
 """The sample photos as a corpus that has something to see on every panel.
 
-Three sources, days on which and two places where they were taken, one image without any word, and one of pieces of words.
+Three sources, labels, days on which and two places where they were taken, one image without any word, and one of pieces of words.
 
     python tests/support/corpora/dashboard_corpus.py URL INDEX
 """
@@ -81,7 +81,12 @@ def ingest_corpus(
     """Ingest each `every`-th photo of the corpus behind the alias `index`, with a companion index or without."""
     _ingest(url, index, *map(str, copy_dated_photos(folder, every)), "--vector", vector)
     with Cluster(Connection(url=url)) as cluster:
-        first = cluster.client.search(index=index, body={"size": 1})["hits"]["hits"][0]["_source"]
+        hits = cluster.client.search(index=index, body={"size": 100})["hits"]["hits"]
+        cluster.client.indices.put_mapping(index=index, body={"properties": {"top_labels": {"type": "keyword"}}})
+        for hit in hits:
+            labels = ["photo", get_kind(Path(hit["_source"]["name"]))]
+            cluster.client.update(index=hit["_index"], id=hit["_id"], body={"doc": {"top_labels": labels}})
+        first = hits[0]["_source"]
         copied = ("model", "ingested_at", "taken_at", "colors", "thumbnail", "fingerprint")
         copied_values = {name: first[name] for name in copied if name in first}
         for id_, place, tokens in ((WORDLESS, "file:///elsewhere", {}), ("pieces", "s3://elsewhere", PIECES)):

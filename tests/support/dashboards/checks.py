@@ -50,7 +50,7 @@ _ATTRIBUTES = {
     },
 }
 """Type -> attributes that both products know; OpenSearch Dashboards refuses any other."""
-_KIBANA_ONLY = {"dashboard": {"controlGroupInput"}, "index-pattern": {"fieldAttrs"}}
+_KIBANA_ONLY = {"dashboard": {"controlGroupInput"}, "index-pattern": {"fieldAttrs"}, "search": {"rowHeight"}}
 _STRINGS = {
     "index-pattern": ("fields", "fieldFormatMap", "sourceFilters"),
     "visualization": ("visState", "uiStateJSON"),

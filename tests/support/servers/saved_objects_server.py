@@ -48,7 +48,7 @@ _ATTRIBUTES = {
     "visualization": _COMMON | {"uiStateJSON", "visState", "savedSearchRefName"},
     "dashboard": _COMMON | _DASHBOARD,
 }
-_PRODUCT_ATTRIBUTES = {"kibana": {"dashboard": {"controlGroupInput"}, "search": {"grid", "hideChart"}}}
+_PRODUCT_ATTRIBUTES = {"kibana": {"dashboard": {"controlGroupInput"}, "search": {"grid", "hideChart", "rowHeight"}}}
 
 
 @dataclass
@@ -63,6 +63,8 @@ class DashboardsServer:
     login_page: str | None = None
     """Where requests without a login are redirected, instead of a 401."""
     spaces: frozenset[str] = frozenset()
+    """What the spaces API knows; imports take any, as those of Kibana 8.12.2 do."""
+    may_read_spaces: bool = True
     workspaces: frozenset[str] = frozenset()
     tenants: frozenset[str] = frozenset()
     """Besides `global` and `__user__`; of a server with the security plugin."""
@@ -114,6 +116,11 @@ class DashboardsServer:
             statuses = [{"id": f"plugin:{id_}@{self.version}", "state": "green"} for id_ in self.plugins]
             status = {"overall": {"state": "green"}, **({"statuses": statuses} if statuses else {})}
             return Response.json({"name": "a-name", "uuid": "u", "version": {"number": self.version}, "status": status})
+        if self.product == "kibana" and request.method == "GET" and path.startswith("/api/spaces/space/"):
+            space = path.removeprefix("/api/spaces/space/")
+            if not self.may_read_spaces:
+                return _build_error(403, "Forbidden")
+            return Response.json({"id": space}) if space in {*self.spaces, "default"} else _build_error(404, "Not Found")
         if path != "/api/saved_objects/_import" or request.method != "POST":
             return _build_error(404, "Not Found")
         return self._import_objects(request, parse_qs(parts.query, keep_blank_values=True), scope)
@@ -122,9 +129,8 @@ class DashboardsServer:
         """The path without its space or workspace, None where that isn't there; and whose objects it is about."""
         match = re.match(r"/([sw])/([^/]+)(/.*)", path)
         if match:
-            scopes = self.spaces if match[1] == "s" else self.workspaces
-            is_supported = match[1] == ("s" if self.product == "kibana" else "w")
-            return (match[3], match[2]) if is_supported and match[2] in scopes else (None, "")
+            exists = self.product == "kibana" if match[1] == "s" else match[2] in self.workspaces
+            return (match[3], match[2]) if exists else (None, "")
         return path, request.headers.get("securitytenant", "global") if self.tenants else "default"
 
     def _reject_login(self) -> Response:

@@ -131,8 +131,10 @@ def test_without_a_token_index_charts_omit_it_with_a_hint() -> None:
     assert "--index photos --token-index" in get_markdown(objects)
 
 
-def test_the_map_is_optional() -> None:
-    assert "location" not in to_ndjson(build_objects(spec=replace(PHOTOS, locations=False)))
+@pytest.mark.parametrize(("part", "field"), [("locations", "location"), ("labels", "top_labels")])
+def test_a_panel_of_a_missing_field_is_left_out(part: str, field: str) -> None:
+    assert field in to_ndjson(build_objects())
+    assert field not in to_ndjson(build_objects(spec=replace(PHOTOS, **{part: False})))  # type: ignore[arg-type]
 
 
 def test_colors_are_optional() -> None:
