@@ -86,7 +86,18 @@ def compile_java(sources: Sequence[Path], classpath: Iterable[Path], release: in
                 NodeLock(opensearch="", modules=(), jars=(_ECJ,)), build_maven_source(cache / ".jars"), lambda _count: None
             )
             temporary = target.with_name(f".tmp-{secrets.token_hex(4)}")
-            options = ["-source", str(release), "-target", str(release), "-proc:none", "-nowarn", "-cp", jars, "-d", temporary]
+            options: list[str | Path] = [
+                "-source",
+                str(release),
+                "-target",
+                str(release),
+                "-proc:none",
+                "-nowarn",
+                "-cp",
+                jars,
+                "-d",
+                temporary,
+            ]
             subprocess.run(
                 [find_jre(), "-jar", compiler[_ECJ.coordinates], *options, *sources], check=True, stdin=subprocess.DEVNULL
             )

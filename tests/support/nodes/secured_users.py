@@ -34,6 +34,7 @@ BESIDE = {
     "photos_policies": ["photos_writer"],
     "photos_templates": ["photos_reader"],
     "photos_template_client": ["photos_reader"],
+    "photos_dashboards": ["photos_reader"],
     "photos_doctor": ["photos_reader"],
 }
 """What a user has besides, as the page says."""
