@@ -186,7 +186,7 @@ def _build_import_error(session: DashboardsSession, response: DashboardsResponse
     if response.status == 404:
         return ClusterError(
             f"{connection.safe_url}{connection.path_prefix} has no import API (HTTP 404): {message}",
-            "Check the base path in the URL, and whether the space or the workspace exists.",
+            "Check the base path in the URL, and whether the workspace exists.",
             code="no-import-api",
         )
     if response.status == 413:

@@ -419,7 +419,7 @@ def test_the_server_knows_versions_types_and_attributes(server: DashboardsServer
 def test_each_products_dashboard_is_rejected_by_the_other() -> None:
     with DashboardsServer("opensearch-dashboards") as server:
         _, answer = post_import(server, to_ndjson(build_bundle(PHOTOS, "kibana")))
-        assert "controlGroupInput" in answer["errors"][0]["error"]["message"]
+        assert "controlGroupInput" in json.dumps(answer["errors"])
 
 
 # --- the command ---

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
+from support.nodes.elasticsearch_nodes import EIGHT, SEVEN
 from support.nodes.search_nodes import build_cluster
 from support.polling import poll_until
 
@@ -17,24 +18,29 @@ _TESTS = Path(__file__).parents[1]
 _PARENT = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[1])
-from support.nodes.elasticsearch_nodes import SEVEN, build_elasticsearch
-node = build_elasticsearch(SEVEN, pathlib.Path(sys.argv[2])).start(wait=False)
+from support.nodes.elasticsearch_nodes import build_elasticsearch
+node = build_elasticsearch(sys.argv[3], pathlib.Path(sys.argv[2])).start(wait=False)
 print(node.pid, flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux")
-def test_node_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [SEVEN, EIGHT])
+def test_node_dies_with_the_process_that_started_it(tmp_path: Path, version: str) -> None:
+    psutil = import_optional("psutil", "node")
     parent = subprocess.Popen(
-        [sys.executable, "-c", _PARENT, str(_TESTS), str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", _PARENT, str(_TESTS), str(tmp_path), version], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert parent.stdout is not None
-    node = import_optional("psutil", "node").Process(int(parent.stdout.readline()))
+    node = psutil.Process(int(parent.stdout.readline()))
     poll_until(lambda: node.name() == "java")  # no longer the program that starts it
+    if version == EIGHT:
+        poll_until(lambda: bool(node.children()))  # the server, which the command of 8 and 9 starts
+    processes = [node, *node.children()]
     parent.kill()
     parent.communicate()
-    node.wait(120)
+    assert psutil.wait_procs(processes, 120)[1] == []
 
 
 def test_one_of_three_nodes_may_die_and_restarts_with_its_data(tmp_path: Path) -> None:

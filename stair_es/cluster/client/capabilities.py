@@ -133,19 +133,19 @@ def list_cluster_plugins(cluster: Cluster) -> frozenset[str]:
 
 def _read_root(cluster: Cluster, retry_policy: RetryPolicy) -> tuple[Distribution, tuple[int, ...]] | None:
     """Read distribution and version from `GET /`; None if it is missing or forbidden. The cluster gets its product."""
-    cluster.product = cluster.product or ""
     try:
         with translate_errors(
             cluster.connection, passthrough=lambda error: error.status_code in _HIDDEN_STATUSES or _is_not_cluster(error)
         ):
             response = retry_call(cluster.client.info, cluster.connection, retry_policy, should_retry=is_busy_error)
     except NotASearchCluster:
-        return None
+        response = None
     except exceptions.TransportError as error:
-        if error.status_code in _HIDDEN_STATUSES:
-            return None
-        message = f"{cluster.connection.safe_url} answered {error.status_code}: {get_error_reason(error, cluster.connection)}"
-        raise NotASearchCluster(f"{message}: is this OpenSearch or Elasticsearch?", _HINT) from None
+        if error.status_code not in _HIDDEN_STATUSES:
+            message = f"{cluster.connection.safe_url} answered {error.status_code}: {get_error_reason(error, cluster.connection)}"
+            raise NotASearchCluster(f"{message}: is this OpenSearch or Elasticsearch?", _HINT) from None
+        response = None
+    cluster.product = cluster.product or ""  # not before: a request that failed told nothing
     version = response.get("version") if isinstance(response, dict) else None
     if not isinstance(version, dict) or "number" not in version:
         return None

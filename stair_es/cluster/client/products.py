@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ SERVERLESS: frozenset[Product] = frozenset({"opensearch-serverless", "elasticsea
 _AWS_PRODUCTS: Mapping[str, Product] = {"es": "opensearch-service", "aoss": "opensearch-serverless"}
 _MAX_AWAITED = 100
 """Writes that are waited for: enough that nearly every shard has one of them."""
+_UNKNOWN = sys.maxsize
+"""The sequence number of a hit that doesn't report one: the document counts as visible."""
 _VISIBLE_WITHIN_S, _POLL_S = 90.0, 1.0
 """AWS documents a refresh interval of 10 to 60 seconds."""
 
@@ -60,7 +63,7 @@ class RecentWrites:
         while awaited:
             query = {"ids": {"values": list(awaited)}}
             body = {"size": len(awaited), "query": query, "_source": False, "seq_no_primary_term": True}
-            found = {hit["_id"]: int(hit.get("_seq_no", 0)) for hit in search(body)["hits"]["hits"]}
+            found = {hit["_id"]: int(hit.get("_seq_no", _UNKNOWN)) for hit in search(body)["hits"]["hits"]}
             awaited = {id_: seq_no for id_, seq_no in awaited.items() if not _is_visible(found.get(id_), seq_no)}
             if awaited and self._clock() >= end_s:
                 logger.warning("%s: searches don't find the last writes after %.0f seconds", index, _VISIBLE_WITHIN_S)

@@ -102,8 +102,8 @@ _PAGE_SIZE = 5000
 _FIRST_PAGE, _MAX_PAGE, _PAGE_BYTES = 20, 1000, 16 << 20
 _HAS_URI: Mapping[str, Any] = {"exists": {"field": "uri"}}
 _SCANNED_PARTS: Mapping[str, Any] = {"_source": False, "docvalue_fields": ["uri", "source"], "seq_no_primary_term": True}
-_WRITE_ORDER = ({"_seq_no": "asc"}, *DOCUMENT_ORDER)
-"""In an index that was shrunk, documents of one shard may have the same number."""
+WRITE_ORDER = ({"_seq_no": "asc"}, *DOCUMENT_ORDER)
+"""Engines skip what a page in this order excludes. In an index that was shrunk, documents of a shard may share a number."""
 
 
 def get_stored_by_id(cluster: Cluster, index: str, ids: Sequence[str]) -> dict[str, StoredVersion]:
@@ -193,7 +193,7 @@ def scan_older_documents(
         scope = [_HAS_URI, {"terms": {"source": list(sources)}}, {"range": {"_seq_no": {"lte": last.seq_no}}}]
         body = {"query": {"bool": {"filter": scope}}, **_SCANNED_PARTS}
         selected = _select_shard(shard, len(last_writes))
-        for hits in paginate_hits(cluster, index, body, size=_PAGE_SIZE, sort=_WRITE_ORDER, preference=selected):
+        for hits in paginate_hits(cluster, index, body, size=_PAGE_SIZE, sort=WRITE_ORDER, preference=selected):
             yield from (_parse_scanned(hit) for hit in hits if hit["_primary_term"] <= last.primary_term)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
-from stair_es.cluster.documents.read import count_matches, paginate_hits
+from stair_es.cluster.documents.read import WRITE_ORDER, count_matches, paginate_hits
 from stair_es.cluster.metadata.policy_state import check_policy_fields
 from stair_es.cluster.policy.manager import PolicyTarget
 from stair_es.cluster.policy.script import build_affected_query
@@ -78,8 +78,8 @@ def preview_changes(
     check_policy_fields(target.properties, f"index {target.name!r}")
     query = build_affected_query(policy, target.layout)
     total = count_matches(cluster, target.name, query)
-    hits = chain.from_iterable(paginate_hits(cluster, target.name, {"query": query, "_source": _FIELDS}, size=_PAGE_SIZE))
-    for hit in hits:
+    pages = paginate_hits(cluster, target.name, {"query": query, "_source": _FIELDS}, size=_PAGE_SIZE, sort=WRITE_ORDER)
+    for hit in chain.from_iterable(pages):
         preview.examined += 1
         change = _compute_change(hit, policy)
         if change is not None:

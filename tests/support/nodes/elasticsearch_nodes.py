@@ -190,6 +190,7 @@ def _build_settings(base: Path, port: int) -> dict[str, object]:
         "transport.host": "127.0.0.1",
         "transport.port": find_free_port(),
         "discovery.type": "single-node",
+        "action.destructive_requires_name": False,  # 7.17 warns of its default
         "cluster.routing.allocation.disk.threshold_enabled": False,
         "indices.breaker.total.use_real_memory": False,  # as in stair_es/embedded_node/process.py, and for the same reason
     }

@@ -101,7 +101,7 @@ class SearchNode:
 
     def kill(self) -> None:
         """Send SIGKILL, like a crash, also to a server that the command started."""
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:  # later its id may be another's
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
