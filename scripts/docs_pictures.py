@@ -2,7 +2,7 @@
 
 ::
 
-    python scripts/docs_pictures.py --url "$(stair-es node up)"             # all
+    python scripts/docs_pictures.py --url "$(stair-es node up)"             # the page
     python scripts/docs_pictures.py --kibana "$(stair-es dashboards publish)"  # or --opensearch-dashboards
 """
 
@@ -110,8 +110,8 @@ def open_page(browser: Browser, size: tuple[int, int], theme: Literal["light", "
         context.close()
 
 
-def compress_picture(png: bytes, *, lossless: bool) -> bytes:
-    """Return the same picture as WebP: as PNG, photographs would have 1 MB and charts 0.1 MB.
+def compress_picture(png: bytes) -> bytes:
+    """Return the same picture as WebP: as PNG, photographs would have 1 MB.
 
     Raises:
         ValueError: If it is still too large for the repository.
@@ -120,7 +120,7 @@ def compress_picture(png: bytes, *, lossless: bool) -> bytes:
 
     made = BytesIO()
     with Image.open(BytesIO(png)) as picture:
-        picture.convert("RGB").save(made, "WEBP", lossless=lossless, quality=88, method=6)
+        picture.convert("RGB").save(made, "WEBP", quality=88, method=6)
     if len(made.getvalue()) > MAX_BYTES:
         raise ValueError(f"{len(made.getvalue()):,} bytes, {MAX_BYTES:,} are allowed")
     return made.getvalue()
@@ -137,7 +137,7 @@ def take_screenshots(url: str, names: Sequence[str]) -> Iterator[tuple[str, byte
             with open_page(browser, size, theme) as page:
                 scene(page, Site(base=base))
                 page.wait_for_load_state("networkidle")
-                yield name, compress_picture(page.screenshot(), lossless=False)
+                yield name, compress_picture(page.screenshot())
 
 
 def take_product_screenshot(link: str) -> bytes:
@@ -152,7 +152,7 @@ def take_product_screenshot(link: str) -> bytes:
             button.click()
         page.mouse.click(5, PRODUCT[1] - 5)  # closes what Kibana opens above the panels
         page.wait_for_timeout(1_000)
-        return compress_picture(page.screenshot(timeout=120_000), lossless=False)
+        return compress_picture(page.screenshot(timeout=120_000))
 
 
 def main() -> None:
@@ -168,6 +168,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     pages = take_screenshots(args.url, args.names or [*SCENES]) if args.url else ()
     links = {product: getattr(args, product.replace("-", "_")) for product in PRODUCTS}
+    if not args.url and not any(links.values()):
+        parser.error("nothing to do: --url, or the link of a dashboard")
     dashboards = ((f"dashboards-{product}", take_product_screenshot(link)) for product, link in links.items() if link)
     for name, picture in chain(pages, dashboards):
         (args.out / f"{name}.webp").write_bytes(picture)

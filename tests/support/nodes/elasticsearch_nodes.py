@@ -27,11 +27,12 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from stair_es.embedded_node.distribution import build_maven_source, fetch_jars
 from stair_es.embedded_node.file_lock import hold_lock
-from stair_es.embedded_node.lockfile import Jar, NodeLock
+from stair_es.embedded_node.lockfile import Jar, NodeLock, NodeModule
 from support.nodes.java_tools import compile_java, fetch_jre21, fetch_zip, find_jdk
 from support.nodes.node_process import SearchNode
 from support.nodes.search_nodes import find_free_port, get_cache
@@ -253,8 +254,7 @@ def _lay_out(version: str, *, with_stand_in: bool) -> Path:
         if not with_stand_in or release.stand_in is None:
             return plain
         sources = sorted([*(_STAND_IN / "all").glob("*.java"), *(_STAND_IN / release.stand_in).glob("*.java")])
-        release_of_java = 17 if release.java21 else _OLDEST_JAVA
-    classes = compile_java(sources, (plain / "lib").glob("*.jar"), release_of_java, cache)
+    classes = compile_java(sources, (plain / "lib").glob("*.jar"), _OLDEST_JAVA, cache)
     with hold_lock(cache / ".lock", f"adds the stand-in to Elasticsearch {version}"):
         return _build_once(cache / f"{plain.name}-{classes.name}", lambda folder: _add_stand_in(version, plain, classes, folder))
 
@@ -281,11 +281,12 @@ def _unpack(version: str, folder: Path) -> None:
         sha256=release.sha256,
         size_bytes=release.size_bytes,
     )
-    with zipfile.ZipFile(fetch_zip(archive, get_cache())) as content:
-        content.extractall(folder.with_name(f"{folder.name}-zip"))
-    unpacked = folder.with_name(f"{folder.name}-zip")
-    (unpacked / f"elasticsearch-{version}").rename(folder)
-    unpacked.rmdir()
+    with (
+        zipfile.ZipFile(fetch_zip(archive, get_cache())) as content,
+        TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as unpacked,
+    ):
+        content.extractall(unpacked)
+        (Path(unpacked) / f"elasticsearch-{version}").rename(folder)
     for program in (folder / "bin").iterdir():
         program.chmod(0o755)  # a zip doesn't keep it
     for name in ("logs", "plugins"):
@@ -301,9 +302,7 @@ def _add_modules(plain: Path, folder: Path) -> None:
         (folder / jar.path).parent.mkdir(exist_ok=True)
         shutil.copyfile(files[jar.coordinates], folder / jar.path)
     for module in lock.modules:
-        descriptor = module.build_descriptor(SEVEN).replace("opensearch.version", "elasticsearch.version")
-        path = folder / "modules" / module.name / "plugin-descriptor.properties"
-        path.write_text(descriptor.replace("java.version=21", "java.version=1.8"), encoding="utf-8")
+        _write_descriptor(module, SEVEN, folder / "modules" / module.name)
     (folder / "modules" / "lang-mustache" / "plugin-security.policy").write_text(_MUSTACHE_RIGHTS, encoding="utf-8")
 
 
@@ -314,12 +313,10 @@ def _add_stand_in(version: str, plain: Path, classes: Path, folder: Path) -> Non
     with zipfile.ZipFile(plugin / "stand-in.jar", "w") as jar:
         for file in sorted(classes.rglob("*.class")):
             jar.write(file, file.relative_to(classes))
-    lines = [
-        "description=Stands in for mapper-extras and rest-root",
-        f"version={version}",
-        "name=stand-in",
-        "classname=standin.StandInPlugin",
-        f"java.version={17 if version.startswith('8') else _OLDEST_JAVA}",
-        f"elasticsearch.version={version}",
-    ]
-    (plugin / "plugin-descriptor.properties").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write_descriptor(NodeModule(name="stand-in", classname="standin.StandInPlugin"), version, plugin)
+
+
+def _write_descriptor(module: NodeModule, version: str, folder: Path) -> None:
+    """Write what the server reads of a module or a plugin: as OpenSearch does, under another name."""
+    descriptor = module.build_descriptor(version).replace("opensearch.version", "elasticsearch.version")
+    (folder / "plugin-descriptor.properties").write_text(descriptor, encoding="utf-8")
