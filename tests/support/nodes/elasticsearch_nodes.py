@@ -34,11 +34,20 @@ from stair_es.embedded_node.distribution import build_maven_source, fetch_jars
 from stair_es.embedded_node.file_lock import hold_lock
 from stair_es.embedded_node.lockfile import Jar, NodeLock, NodeModule
 from support.nodes.java_tools import compile_java, fetch_jre21, fetch_zip, find_jdk
-from support.nodes.node_process import SearchNode
+from support.nodes.node_process import Cluster, SearchNode
 from support.nodes.search_nodes import find_free_port, get_cache
 from support.nodes.secured_node import ADMIN, SecuredNode, write_certificates
 
-__all__ = ["EIGHT", "NINE", "RELEASES", "SEVEN", "SecuredElasticsearch", "build_elasticsearch", "build_secured_elasticsearch"]
+__all__ = [
+    "EIGHT",
+    "NINE",
+    "RELEASES",
+    "SEVEN",
+    "SecuredElasticsearch",
+    "build_elasticsearch",
+    "build_elasticsearch_cluster",
+    "build_secured_elasticsearch",
+]
 
 SEVEN, EIGHT, NINE = "7.17.29", "8.19.0", "9.5.3"
 """The versions that the tests run on."""
@@ -112,12 +121,38 @@ def build_elasticsearch(version: str, base: Path, *, with_stand_in: bool = False
         LookupError: There is no full JDK, or no way to run it as a user other than root.
         NodeError: A part can't be fetched, or isn't the pinned one.
     """
+    return _build_node(version, base, {"discovery.type": "single-node"}, with_stand_in=with_stand_in, heap=heap)
+
+
+def build_elasticsearch_cluster(version: str, base: Path, *, size: int = 3, with_stand_in: bool = False) -> Cluster:
+    """Return `size` nodes without logins that form a cluster; not started yet.
+
+    Raises:
+        LookupError: There is no full JDK, or no way to run it as a user other than root.
+        NodeError: A part can't be fetched, or isn't the pinned one.
+    """
+    names, transports = [f"node-{number}" for number in range(size)], [find_free_port() for _ in range(size)]
+    together = {
+        "discovery.seed_hosts": [f"127.0.0.1:{transport}" for transport in transports],
+        "cluster.initial_master_nodes": names,
+    }
+    nodes = []
+    for name, transport in zip(names, transports, strict=True):
+        (folder := base / name).mkdir()
+        settings = {**together, "node.name": name, "transport.port": transport}
+        nodes.append(_build_node(version, folder, settings, with_stand_in=with_stand_in, heap="384m"))
+    return Cluster(nodes)
+
+
+def _build_node(version: str, base: Path, own: Mapping[str, object], *, with_stand_in: bool, heap: str) -> SearchNode:
+    """Return a node without logins; `own` are the settings in which it differs from others."""
     port = find_free_port()
     home = _lay_out(version, with_stand_in=with_stand_in)
-    settings = {**_build_settings(base, port), "xpack.security.enabled": False}
+    settings = {**_build_settings(base, port), "xpack.security.enabled": False, **own}
     environ = _prepare_folders(version, home, base, settings, heap)
     argv = [home / "bin" / "elasticsearch"]
-    return SearchNode(f"Elasticsearch {version}", argv, port, base, environ=environ, prefix=_build_user_prefix())
+    name = str(own.get("node.name", f"Elasticsearch {version}"))
+    return SearchNode(name, argv, port, base, environ=environ, prefix=_build_user_prefix())
 
 
 def build_secured_elasticsearch(base: Path, *, heap: str = "640m") -> SecuredElasticsearch:
@@ -129,7 +164,7 @@ def build_secured_elasticsearch(base: Path, *, heap: str = "640m") -> SecuredEla
     """
     port = find_free_port()
     home = _lay_out(NINE, with_stand_in=True)
-    settings = {**_build_settings(base, port), **_SECURITY_SETTINGS}
+    settings = {**_build_settings(base, port), "discovery.type": "single-node", **_SECURITY_SETTINGS}
     environ = _prepare_folders(NINE, home, base, settings, heap)
     authority = write_certificates(base / "config")
     user, password = ADMIN
@@ -190,7 +225,6 @@ def _build_settings(base: Path, port: int) -> dict[str, object]:
         "http.port": port,
         "transport.host": "127.0.0.1",
         "transport.port": find_free_port(),
-        "discovery.type": "single-node",
         "action.destructive_requires_name": False,  # 7.17 warns of its default
         "cluster.routing.allocation.disk.threshold_enabled": False,
         "indices.breaker.total.use_real_memory": False,  # as in stair_es/embedded_node/process.py, and for the same reason
