@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -74,14 +75,7 @@ def test_photos_are_ingested_found_updated_and_rebuilt(
     assert _get_counts(ingest_folder(resync=True)) == (11, 0, 11, 1)
     report = ingest_folder(document=DocumentSettings(vector=vector, thumbnail_px=0))
     assert (_get_counts(report), report.swapped) == ((11, 11, 0, 0), True)
-
-    encoder = registry.load_encoder(MODEL)
-    [query] = encoder.encode_texts(["bear"])
-    with Searcher(connection, alias, encoder.model_id) as searcher:
-        hits = searcher.search(query, k=3).hits
-    assert hits
-    assert hits[0].contributions
-    assert hits[0].score == pytest.approx(sum(reason.contribution for reason in hits[0].contributions), rel=0.004)
+    _check_search(connection, alias)
 
 
 @pytest.mark.parametrize(
@@ -122,13 +116,51 @@ def test_a_template_for_logs_ends_the_run_with_a_remedy(
     connection = Connection(url=request.getfixturevalue(fixture))
     alias = make_index_name(connection.url)
     options = _build_options(alias, photos_folder, vector)
-    with Cluster(connection) as cluster:
-        indices = cluster.client.indices
-        indices.put_index_template(name=alias, body={"index_patterns": [f"{alias}*"], "priority": 900, **template})
-        try:
-            with pytest.raises(ClusterError) as caught:
-                run_ingest([open_source(str(photos_folder))], connection, options, progress=lambda _: None)
-        finally:
-            indices.delete_index_template(name=alias)
+    with Cluster(connection) as cluster, _keep_template(cluster, alias, template), pytest.raises(ClusterError) as caught:
+        run_ingest([open_source(str(photos_folder))], connection, options, progress=lambda _: None)
     assert "index template" in caught.value.remedy
     assert not (photos_folder.parent / "letters.jsonl").exists()  # it isn't the fault of the images
+
+
+@pytest.mark.parametrize("vector", ["rank_features", "sparse_vector"])
+@pytest.mark.parametrize("keep", ["none", "arrays"])
+def test_a_synthetic_source_is_read_like_a_stored_one(
+    elasticsearch9_url: str, make_index_name: Callable[[str], str], photos_folder: Path, vector: Vector, keep: str
+) -> None:
+    """Lists come back sorted, and those of one value as that value, unless a setting keeps them as they were written."""
+    connection = Connection(url=elasticsearch9_url)
+    alias = make_index_name(connection.url)
+    settings = {"index.mapping.source.mode": "synthetic", "index.mapping.synthetic_source_keep": keep}
+    options = _build_options(alias, photos_folder, vector)
+    with Cluster(connection) as cluster, _keep_template(cluster, alias, {"template": {"settings": settings}}):
+        for counts in ((12, 12, 0, 0), (12, 0, 12, 0)):
+            report = run_ingest([open_source(str(photos_folder))], connection, options, progress=lambda _: None)
+            assert _get_counts(report) == counts
+        documents = [hit["_source"] for hit in cluster.search(alias, {"size": 12})["hits"]["hits"]]
+    order = [list(document) == sorted(document) for document in documents]
+    assert all(order), "the source is synthetic"
+    heaviest = [[token for token, _ in sorted(each["tokens"].items(), key=lambda pair: -pair[1])] for each in documents]
+    kept = [each["top_tokens"] == tokens[: len(each["top_tokens"])] for each, tokens in zip(documents, heaviest, strict=True)]
+    assert all(kept) == (keep == "arrays")
+    _check_search(connection, alias)
+
+
+def _check_search(connection: Connection, alias: str) -> None:
+    encoder = registry.load_encoder(MODEL)
+    [query] = encoder.encode_texts(["bear"])
+    with Searcher(connection, alias, encoder.model_id) as searcher:
+        hits = searcher.search(query, k=3).hits
+    assert hits
+    assert hits[0].contributions
+    assert hits[0].score == pytest.approx(sum(reason.contribution for reason in hits[0].contributions), rel=0.004)
+
+
+@contextmanager
+def _keep_template(cluster: Cluster, alias: str, template: Mapping[str, object]) -> Iterator[None]:
+    """Have an index template for the indices of an alias until the end of the block."""
+    body = {"index_patterns": [f"{alias}*"], "priority": 900, **template}
+    cluster.client.indices.put_index_template(name=alias, body=body)
+    try:
+        yield
+    finally:
+        cluster.client.indices.delete_index_template(name=alias)
