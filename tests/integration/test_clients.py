@@ -34,7 +34,7 @@ _OLDEST_PROMISED = "opensearch-py==2.4.0"
 _TOLERANCE = 0.004
 """Engines keep nine bits of a weight."""
 
-# The clients of Elasticsearch refuse OpenSearch, and 7.17 asks for `GET /` first, which the test node of version 9 lacks.
+# The clients of Elasticsearch refuse OpenSearch.
 VectorField = Literal["rank_features", "sparse_vector"]
 _ENGINES: list[tuple[str, VectorField, str]] = [
     ("node_url", "rank_features", "opensearch-py==2.4.0"),
@@ -45,6 +45,8 @@ _ENGINES: list[tuple[str, VectorField, str]] = [
     ("elasticsearch7_url", "rank_features", "elasticsearch==7.17.13"),
     ("elasticsearch7_url", "rank_features", "elasticsearch==8.19.3"),
     ("elasticsearch7_url", "rank_features", "elasticsearch==9.5.1"),
+    ("elasticsearch9_url", "sparse_vector", "elasticsearch==7.17.13"),
+    ("elasticsearch9_url", "rank_features", "elasticsearch==9.5.1"),
     ("elasticsearch9_url", "sparse_vector", "elasticsearch==8.19.3"),
     ("elasticsearch9_url", "sparse_vector", "elasticsearch==9.5.1"),
     ("elasticsearch9_url", "sparse_vector", "opensearch-py==2.4.0"),

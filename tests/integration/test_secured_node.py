@@ -27,7 +27,7 @@ from support.nodes.secured_node import SecuredNode
 from support.nodes.secured_users import PASSWORD, ROLES, SecuredCluster
 from support.plugin_metadata import install_colors_plugin
 from support.polling import poll_until
-from support.servers.hostile_http_server import serve_page
+from support.servers.hostile_http_server import serve_encoder, serve_page
 from typer.testing import Result
 
 from stair_es.cluster.client.auth import SecuritySettings
@@ -38,7 +38,11 @@ from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
 from stair_es.doctor.result import CheckResult
 from stair_es.doctor.run import CheckContext, check_cluster
 from stair_es.errors import AuthenticationFailed, ClusterError, IndexMismatch
+from stair_es.search.index_cache import create_state_cache
+from stair_es.search.index_encoder import load_query_encoder
+from stair_es.search.searcher import create_query_runner
 from stair_es.token_policy import TokenPolicy
+from stair_es.web.encoding.service import follow_index
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 COLORS = ("--model", "colors")
@@ -210,6 +214,14 @@ def test_the_role_suffices(photo_cluster: SecuredCluster, monkeypatch: pytest.Mo
     photo_cluster.read_output(role, *command)
 
 
+def test_the_encoder_of_the_index_builds_a_query_for_a_reader(photo_cluster: SecuredCluster) -> None:
+    with Cluster(photo_cluster.build_connection("photos_reader")) as cluster:
+        states = create_state_cache(cluster, "photos", partial(load_query_encoder, index="photos"))
+        with serve_encoder(follow_index(states, create_query_runner(cluster, "photos"))) as encoder:
+            body = encoder.post("/v1/query", {"text": "gray"}).json
+        assert len(cluster.search("photos", body)["hits"]["hits"]) == 2
+
+
 def test_a_reader_serves_the_page(photo_cluster: SecuredCluster) -> None:
     with serve_page(photo_cluster.build_connection("photos_reader"), "photos") as page:
         [hit, _] = page.post("/api/search", {"text": "gray"}).json["hits"]
@@ -252,6 +264,7 @@ def restricted_index(start_cluster: Callable[[str], SecuredCluster]) -> str:
     fields: dict[str, dict[str, object]] = {
         "photos_blind": {"fls": ["~tokens"]},
         "photos_few_fields": {"fls": ["~caption", "~thumbnail"]},
+        "photos_masked": {"masked_fields": ["caption"]},
     }
     parts: dict[str, dict[str, object]] = {**{name: {"dls": clause} for name, clause in clauses.items()}, **fields}
     secured_cluster.node.put_roles(
@@ -324,6 +337,18 @@ def test_field_level_security_on_tokens_is_named(secured_cluster: SecuredCluster
     assert isinstance(error, IndexMismatch)
     assert ("`tokens`" in error.message, PAGE in error.remedy) == (True, True)
     assert "tabby-cat" in secured_cluster.read_output("photos_few_fields", "search", "a cat", "-k", "1", index=restricted_index)
+
+
+@on_opensearch
+def test_a_masked_field_is_shown_as_its_hash_and_not_searched(secured_cluster: SecuredCluster, restricted_index: str) -> None:
+    hits = [
+        read_json(secured_cluster, user, "search", "a cat", "--hybrid", form, "-k", "1", index=restricted_index)["hits"][0]
+        for user, form in (("photos_reader", "none"), ("photos_masked", "sum"))
+    ]
+    captions = [hit.pop("caption") for hit in hits]
+    assert hits[0] == hits[1]
+    assert "cat" in captions[0]
+    assert captions[1] not in ("", captions[0])
 
 
 @on_opensearch
@@ -478,28 +503,26 @@ def count_contexts(node: SecuredNode) -> int:
 
 @on_opensearch
 def test_logins(photo_cluster: SecuredCluster, tmp_path: Path) -> None:
-    """A password of signs in the URL, a client's certificate, and neither."""
+    """A password of signs in the URL, a client's certificate, a signed token, one that has expired, and nothing."""
     node = photo_cluster.node
     assert isinstance(node, SecuredOpenSearch)
     node.map_user("certified", "photos_reader")
+    tokens = [
+        SecuritySettings(ca_file=str(node.ca_file), bearer_token=node.issue_token("certified", life)) for life in (600, -60)
+    ]
     ca_file, certificate = str(node.ca_file), str(node.issue_certificate("certified", tmp_path / "client.pem"))
     in_url = node.url.replace("https://", f"https://photos_reader:{quote(PASSWORD, safe='')}@")
     for connection in (
         Connection(url=in_url, security=SecuritySettings(ca_file=ca_file)),
         Connection(url=node.url, security=SecuritySettings(ca_file=ca_file, client_cert=certificate)),
+        Connection(url=node.url, security=tokens[0]),
     ):
         with Cluster(connection) as cluster:
             assert cluster.client.count(index="photos")["count"] == 2
-    with expect_error("login-refused", AuthenticationFailed):
-        list(
-            check_cluster(
-                CheckContext(
-                    connect=lambda: Connection(url=node.url, security=SecuritySettings(ca_file=ca_file)),
-                    index="photos",
-                    model="colors",
-                )
-            )
-        )
+    for refused in (SecuritySettings(ca_file=ca_file), tokens[1]):
+        connect = partial(Connection, url=node.url, security=refused)
+        with expect_error("login-refused", AuthenticationFailed):
+            list(check_cluster(CheckContext(connect=connect, index="photos", model="colors")))
 
 
 @on_elasticsearch

@@ -18,9 +18,13 @@ What they are made of is pinned in `opensearch_locks`. Everything listens on 127
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
+import re
 import secrets
 import shutil
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,8 +103,14 @@ class SecuredOpenSearch(SecuredNode):
         )
 
     def map_user(self, user: str, role: str) -> None:
-        """Give a role to a user whom only a certificate names."""
+        """Give a role to a user whom only a certificate or a token names."""
         self._add_security("rolesmapping", {role: {"users": [user]}})
+
+    def issue_token(self, user: str, lifetime_s: int) -> str:
+        """Return a signed JSON Web Token that logs `user` in, as RFC 7519 has it; a negative lifetime is over."""
+        parts: list[object] = [{"alg": "HS512", "typ": "JWT"}, {"sub": user, "exp": int(time.time()) + lifetime_s}]
+        content = b".".join(_encode_url(json.dumps(part).encode()) for part in parts)
+        return (content + b"." + _encode_url(hmac.digest(_SIGNING_KEY, content, "sha512"))).decode()
 
     def _add_security(self, kind: str, values: Mapping[str, Any]) -> None:
         patch = [{"op": "add", "path": f"/{name}", "value": value} for name, value in values.items()]
@@ -122,12 +132,15 @@ _SECURITY_SETTINGS: Mapping[str, Any] = {
     "plugins.security.password.hashing.bcrypt.rounds": 4,  # each login is checked against its hash
 }
 
+_SIGNING_KEY = secrets.token_bytes(64)
+"""Signs the tokens of this run's nodes."""
+
 _GRANT_ALL = "grant { permission java.security.AllPermission; };\n"
 """The real distribution lists rights for each module; Maven doesn't serve these lists."""
 
 
 def _copy_security_config(dist: Path, config: Path) -> None:
-    """Take the plugin's example, but let certificates log in as well as passwords, and give roles to the administrator only.
+    """Take the plugin's example, but let certificates and signed tokens log in, too, and give roles to the administrator only.
 
     The example gives everybody `own_index`, and with it all composite operations of the cluster.
     """
@@ -136,8 +149,19 @@ def _copy_security_config(dist: Path, config: Path) -> None:
     mapping = {"_meta": {"type": "rolesmapping", "config_version": 2}, "all_access": {"backend_roles": ["admin"]}}
     (folder / "roles_mapping.yml").write_text(json.dumps(mapping), encoding="utf-8")
     file = folder / "config.yml"
-    head, domain, tail = file.read_text(encoding="utf-8").partition("clientcert_auth_domain:")
-    file.write_text(head + domain + tail.replace("http_enabled: false", "http_enabled: true", 1), encoding="utf-8")
+    text = file.read_text(encoding="utf-8")
+    for domain in ("clientcert_auth_domain:", "jwt_auth_domain:"):
+        head, name, tail = text.partition(domain)
+        text = head + name + tail.replace("http_enabled: false", "http_enabled: true", 1)
+    key = base64.b64encode(_SIGNING_KEY).decode()
+    text = re.sub(r"^ *jwks_uri: .*\n", "", text, flags=re.MULTILINE).replace(
+        "base64 encoded HMAC key or public RSA/ECDSA pem key", key
+    )
+    file.write_text(text, encoding="utf-8")
+
+
+def _encode_url(content: bytes) -> bytes:
+    return base64.urlsafe_b64encode(content).rstrip(b"=")
 
 
 def _build_spec(base: Path, port: int, *, heap: str, full_jit: bool) -> NodeSpec:
