@@ -236,6 +236,25 @@ def test_open_searchers_follow_the_alias_and_reject_other_models(cluster: AliasC
     assert NEW.model_id in caught.value.message
 
 
+def test_a_reindexed_copy_takes_the_place_of_its_index(engine_cluster: AliasCluster) -> None:
+    source = engine_cluster.open_index(OLD)
+    engine_cluster.write_document(source, "old", tokens={"car": 2.0})
+    indices, copy = engine_cluster.client.indices, f"{engine_cluster.alias}-copy"
+    mappings = indices.get_mapping(index=source.name)[source.name]["mappings"]
+    indices.create(index=copy, body={"settings": {"number_of_shards": 3}, "mappings": mappings})
+    both = {"source": {"index": source.name}, "dest": {"index": copy}}
+    engine_cluster.client.reindex(body=both, params={"refresh": "true"})
+    indices.update_aliases(
+        body={"actions": [{"remove_index": {"index": source.name}}, {"add": {"index": copy, "alias": engine_cluster.alias}}]}
+    )
+    with Searcher(engine_cluster.connection, engine_cluster.alias, OLD.model_id) as searcher:
+        [hit] = searcher.search(SparseVector.from_mapping({"car": 1.0})).hits
+    assert (hit.uri, hit.index, hit.score) == ("old", copy, 2.0)
+    opened = engine_cluster.open_index(OLD)
+    assert (opened.name, opened.created) == (copy, False)
+    engine_cluster.write_document(opened, "new")
+
+
 @pytest.mark.parametrize("live", [False, True], ids=["new", "build"])
 def test_runs_that_open_at_once_share_one_index(engine_cluster: AliasCluster, live: bool) -> None:
     if live:
