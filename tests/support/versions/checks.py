@@ -140,9 +140,63 @@ def delete_templates(bench: Bench) -> None:
     check_output(bench.commands.run("template", "delete"), **{"stair-es-tokens": "deleted"})
 
 
+def ingest_texts(bench: Bench) -> None:
+    """Index two texts in an index of their own, and find one by an image."""
+    texts = bench.commands.folder / "texts.txt"
+    texts.write_text("a cat\na cup of coffee\n", encoding="utf-8")
+    index = ("--index", bench.alias("texts"))
+    check_output(bench.commands.run("ingest-texts", texts, *index, "--vector", bench.main), written=2, failed=0)
+    [hit] = bench.commands.run("search", "--image", bench.photos / BEST, "-k", "1", *index)["hits"]
+    check_output(hit, caption="a cat")
+
+
+def import_labels(bench: Bench) -> None:
+    """Import a label for a photo, and find the photo by it alone."""
+    rows = bench.commands.folder / "labels.jsonl"
+    rows.write_text(json.dumps({"file": "espresso.jpg", "labels": {"flimflam": 0.9}}), encoding="utf-8")
+    index = ("--index", bench.alias(bench.main))
+    check_output(bench.commands.run("ingest-labels", rows, *index), written=1, failed=0)
+    [hit] = bench.commands.run("search", "flimflam", *index)["hits"]
+    if not str(hit["uri"]).endswith("espresso.jpg"):
+        raise WrongOutput("the label finds another photo")
+
+
+def annotate_documents(bench: Bench) -> None:
+    """Add token weights to a document of another program, and read them from it."""
+    index = bench.alias("catalog")
+    with Cluster(Connection.from_env(environ=bench.commands.environ)) as cluster:
+        cluster.client.index(index=index, id="1", body={"picture": BEST}, params={"refresh": "true"})
+        options = ("--image-field", "picture", "--image-base", bench.photos)
+        check_output(bench.commands.run("annotate", "--index", index, *options), written=1, failed=0)
+        document = cluster.client.get(index=index, id="1")["_source"]
+    check_output(document, picture=BEST)
+    if "cat" not in document["tokens"]:
+        raise WrongOutput("the document has no token weights of its photo")
+
+
+def forget_image(bench: Bench) -> None:
+    """Erase an image, and expect that the next ingest leaves it out."""
+    index = ("--index", bench.alias(bench.main))
+    [image] = bench.commands.run("forget", bench.photos / "clownfish.jpg", *index)["images"]
+    if not image["documents"]:
+        raise WrongOutput("no document is erased")
+    report = bench.commands.run("ingest", bench.photos, "--vector", bench.main, *index)
+    check_output(report, forgotten=1, failed=0)
+
+
+def use_encoder(bench: Bench) -> None:
+    """Let the encoder of the index build a query, and send that as an application would."""
+    index = bench.alias(bench.main)
+    with bench.commands.serve("encoder", "--index", index) as encoder:
+        body = json.loads(encoder.request("/v1/query", json.dumps({"text": QUESTION}).encode()))
+    with Cluster(Connection.from_env(environ=bench.commands.environ)) as cluster:
+        answer = cluster.call(cluster.client.search, index=index, body=body)
+    check_best_hit(bench, [hit["_source"] for hit in answer["hits"]["hits"]])
+
+
 def use_page(bench: Bench) -> None:
     """Load the page, search by words and by an image, and load an image and its thumbnail."""
-    with bench.commands.serve("--index", bench.alias(bench.main), "--images", bench.photos) as page:
+    with bench.commands.serve("serve", "--index", bench.alias(bench.main), "--images", bench.photos) as page:
         if b"<html" not in page.request("/"):
             raise WrongOutput("the start page isn't one")
         encoded = json.loads(page.request("/api/image", (bench.photos / BEST).read_bytes(), "image/jpeg"))
@@ -177,7 +231,12 @@ CHECKS: Mapping[str, Callable[[Bench], None]] = {
     "template search": search_template,
     "template delete": delete_templates,
     "serve": use_page,
+    "encoder --index": use_encoder,
+    "ingest-texts": ingest_texts,
+    "ingest-labels": import_labels,
+    "annotate": annotate_documents,
     "doctor": run_doctor,
+    "forget": forget_image,
 }
 """Name on the page -> check, in the order of execution: later checks depend on earlier ones."""
 

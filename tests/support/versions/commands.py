@@ -73,13 +73,13 @@ class CommandRunner:
 
     @contextmanager
     def serve(self, *arguments: str | Path) -> Iterator[PageClient]:
-        """Run `stair-es serve` with these options until the end of the block.
+        """Run `stair-es serve` or `stair-es encoder` with its options until the end of the block.
 
         Raises:
             CommandError: If the server ends at once.
             TimeoutExpired: It neither serves nor ends within a minute.
         """
-        command = [STAIR_ES, "serve", *arguments, "--port", "0", "--json"]
+        command = [STAIR_ES, *arguments, "--port", "0", "--json"]
         log = self.folder / "serve.log"
         with (
             log.open("w") as errors,
