@@ -92,7 +92,7 @@ PARSED_ONLY = {
     "docs/howto/application-search.md": 1,
     "docs/howto/aws.md": 1,
     "docs/howto/docker.md": 12,
-    "docs/howto/gpu-ray.md": 3,
+    "docs/howto/gpu-ray.md": 2,
     "docs/howto/haystack.md": 4,
     "docs/howto/kubernetes.md": 16,
     "docs/howto/langchain.md": 1,
