@@ -46,7 +46,7 @@ from stair_es.telemetry.spans import DecayingSampler, trace_cluster_requests
 from stair_es.telemetry.tracing import open_tracer
 
 ROOT = Path(__file__).parents[3]
-DOCS = (ROOT / "docs" / "observe.md").read_text()
+DOCS = (ROOT / "docs" / "reference" / "metrics.md").read_text()
 Values = dict[tuple[str, ...], float]
 
 
