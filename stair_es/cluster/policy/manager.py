@@ -210,8 +210,7 @@ class PolicyManager:
         progress: Callable[[UpdateProgress], None],
     ) -> dict[str, PolicyRunResult]:
         """Update all targets, and list them again: a build may have started before `_meta` named the policy that it inherits."""
-        if not get_product(self.cluster):  # a managed product has them, needs none, and refuses the question
-            check_script_support(self.cluster)
+        check_script_support(self.cluster)
         requested = change(targets[0].state.policy)
         for word in requested.teach.values() if requested else ():
             check_word_model(word, targets[0].model)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from stair_es.cluster.bulk.actions import WRITTEN_AGAIN
+from stair_es.cluster.client.capabilities import get_product
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import choose_grant_remedy, get_error_reason
@@ -307,6 +308,8 @@ def _build_update_error(error: Mapping[str, Any], connection: Connection) -> Clu
 
 def check_script_support(cluster: Cluster) -> None:
     """Raise UnsupportedTarget if the cluster reports that it runs no inline painless scripts on updates."""
+    if get_product(cluster):  # it has them, or needs none, and refuses the question
+        return
     try:
         response = cluster.call(_get_script_languages, cluster.client)
     except ClusterError:
@@ -330,6 +333,6 @@ def build_no_scripts_error(connection: Connection, reason: str) -> UnsupportedTa
     """Build the error for a cluster that can't update documents by script."""
     return UnsupportedTarget(
         f"{connection.safe_url} can't change documents by script: {reason}",
-        "Inline painless scripts are required. Or apply the policy to a new index: stair-es ingest --policy FILE --index NEW",
+        "Inline painless scripts are required. Or build a new index: stair-es ingest --index NEW (with a policy: --policy FILE)",
         code="no-scripts",
     )

@@ -117,12 +117,12 @@ def create_temporary_index(
 
 
 def detect_analyzer(cluster: Cluster) -> str:
-    """Return `english` if the cluster has it, as usual; else `standard`, which has no stemming."""
+    """Return `english`, unless the cluster reports that it lacks it: then `standard`, which has no stemming."""
     try:
-        with translate_errors(cluster.connection, passthrough=lambda error: error.status_code == 400):
+        with translate_errors(cluster.connection, passthrough=lambda error: error.status_code in (400, 403)):
             cluster.client.indices.analyze(body={"analyzer": "english", "text": "dogs"})
-    except exceptions.RequestError:
-        return "standard"
+    except exceptions.TransportError as error:  # the request names no index, so a user of some indices may not send it
+        return "standard" if error.status_code == 400 else "english"
     return "english"
 
 

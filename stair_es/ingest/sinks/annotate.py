@@ -25,6 +25,7 @@ from stair_es.cluster.documents.read import WriteVersion, find_last_writes, scan
 from stair_es.cluster.index.mappings import build_document_properties
 from stair_es.cluster.metadata.index_metadata import build_index_meta, check_not_token_index, get_index_meta, is_ingest_index
 from stair_es.cluster.metadata.names import ensure_write_alias
+from stair_es.cluster.policy.update_by_query import check_script_support
 from stair_es.errors import IndexMismatch, IndexNotFound, IngestError
 from stair_es.ingest.sinks.annotated_documents import (
     OWN_MAPPING,
@@ -347,6 +348,7 @@ class AnnotateSinkKind(SinkKind):
         assert isinstance(plan, ClusterPlan)
         assert isinstance(plan.connection, Connection)
         cluster = open_shared_cluster(plan.connection)
+        check_script_support(cluster)
         name, index = get_annotatable_index(cluster, self.source.options.index)
         mapping: Mapping[str, Any] = index["mappings"]
         meta, options = get_index_meta(index), self.source.options
