@@ -56,9 +56,12 @@ class RecentWrites:
     def wait_until_visible(
         self, index: str, search: Callable[[Mapping[str, Any]], Mapping[str, Any]], sleep: Callable[[float], None]
     ) -> None:
-        """Wait until a search of the index finds the last writes and no deletion, at most 90 seconds, then warn."""
+        """Wait until a search of the index finds the last writes and no deletion, at most 90 seconds, then warn.
+
+        If a search fails, its error is raised, and the next call waits for the same writes.
+        """
         with self._lock:
-            awaited = self._awaited.pop(index, {})
+            awaited = waited = dict(self._awaited.get(index, {}))
         end_s = self._clock() + _VISIBLE_WITHIN_S
         while awaited:
             query = {"ids": {"values": list(awaited)}}
@@ -67,9 +70,12 @@ class RecentWrites:
             awaited = {id_: seq_no for id_, seq_no in awaited.items() if not _is_visible(found.get(id_), seq_no)}
             if awaited and self._clock() >= end_s:
                 logger.warning("%s: searches don't find the last writes after %.0f seconds", index, _VISIBLE_WITHIN_S)
-                return
+                break
             if awaited:
                 sleep(_POLL_S)
+        with self._lock:
+            now = self._awaited.get(index, {})
+            self._awaited[index] = {id_: seq_no for id_, seq_no in now.items() if (id_, seq_no) not in waited.items()}
 
 
 def _is_visible(found: int | None, seq_no: int | None) -> bool:
