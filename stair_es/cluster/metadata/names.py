@@ -12,7 +12,7 @@ from stair_es.cluster.client.opensearch import OpenSearch, exceptions
 from stair_es.errors import IndexMismatch, UsageError
 
 _BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
-_TIMESTAMP, _TIMESTAMP_FORMAT = re.compile(r"\d{8}-\d{6}-\d{6}$"), "%Y%m%d-%H%M%S-%f"
+_TIMESTAMP_FORMAT = "%Y%m%d-%H%M%S-%f"
 MAX_INDEX_NAME_BYTES = 255
 TOKEN_INDEX_SUFFIX, WRITE_ALIAS_SUFFIX = ".tokens", ".write"
 """Suffixes of the name of an index's token index (see `token_index`), and of the alias that the index is written through."""
@@ -62,10 +62,11 @@ def get_creation_ms(name: str, creation_date: object = None) -> int:
     """Get the creation time of an index in milliseconds, from its settings or, where a product hides it, from its name."""
     if creation_date is not None:
         return int(str(creation_date))
-    found = _TIMESTAMP.search(name)
-    if found is None:
+    try:
+        created_at = datetime.strptime("-".join(name.rsplit("-", 3)[1:]), _TIMESTAMP_FORMAT)
+    except ValueError:
         return 0
-    return int(datetime.strptime(found[0], _TIMESTAMP_FORMAT).replace(tzinfo=timezone.utc).timestamp() * 1000)
+    return int(created_at.replace(tzinfo=timezone.utc).timestamp() * 1000)
 
 
 def ensure_write_alias(cluster: Cluster, index: str) -> None:

@@ -79,6 +79,26 @@ def test_limits_and_blocks_of_a_cluster() -> None:
         assert f'{{"{layer}": {{"cluster.blocks.read_only": null}}}}' in blocked.remedy
 
 
+def test_remedies_for_a_domain_are_possible_there() -> None:
+    facts = ClusterFacts(
+        health={"status": "red", "number_of_nodes": 3, "unassigned_shards": 2},
+        unassigned={"index": "photos-1", "primary": True},
+        settings={"cluster.blocks.create_index": "true", **WATERMARKS},
+        transient={},
+        disks={"n": (GB, 100 * GB)},
+        forbidden=(),
+    )
+    own = ClusterInfo(distribution="opensearch", version=(3, 8), max_clauses=512)
+    found = [list(cluster.evaluate_cluster(facts, info, URL)) for info in (own, replace(own, product="opensearch-service"))]
+    for results in found:
+        assert [(each.check, each.state) for each in results if each.state != "ok"] == [
+            *(("health", "fail"), ("disk", "fail"), ("limits", "warn"), ("blocks", "fail"))
+        ]
+    refused = [[each.check for each in results if re.search("curl -X (PUT|POST) .*/_cluster/", each.remedy)] for results in found]
+    assert refused == [["health", "limits", "blocks"], []]
+    assert all(each.remedy for each in found[1])
+
+
 @pytest.mark.parametrize(
     ("forbidden", "checks"),
     [

@@ -15,8 +15,11 @@ from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import NO_RETRY
-from stair_es.errors import ClusterError, IngestError, UsageError
+from stair_es.cluster.documents.read import find_last_writes
+from stair_es.errors import ClusterError, IngestError, UnsupportedTarget, UsageError
 from stair_es.retry import RetryPolicy
+
+EMPTY = {"_shards": {"total": 0}, "hits": {"hits": []}}
 
 
 class Node:
@@ -29,7 +32,7 @@ class Node:
     def __call__(self, request: Request) -> MaybeResponse:
         self.requests.append(request)
         self.busy -= 1
-        return Response.json({}, 503) if self.busy >= 0 else Response.json({"hits": {"hits": []}})
+        return Response.json({}, 503) if self.busy >= 0 else Response.json(EMPTY)
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def opened_cluster(busy_node: Callable[[Request], MaybeResponse], waits_s: list[
 
 def test_a_call_is_repeated_until_the_cluster_answers(opened_cluster: Cluster, busy_node: Node, waits_s: list[float]) -> None:
     busy_node.busy = 2
-    assert opened_cluster.call(opened_cluster.client.search, index="photos", body={"size": 0}) == {"hits": {"hits": []}}
+    assert opened_cluster.call(opened_cluster.client.search, index="photos", body={"size": 0}) == EMPTY
     assert (len(busy_node.requests), len(waits_s)) == (3, 2)
     assert {(request.method, request.path, request.body) for request in busy_node.requests} == {
         ("POST", "/photos/_search", b'{"size":0}')
@@ -105,6 +108,12 @@ def test_searches_accept_parameters_and_attempts(opened_cluster: Cluster, busy_n
 def test_a_refresh_names_its_index(opened_cluster: Cluster, busy_node: Node) -> None:
     opened_cluster.refresh("photos")
     assert [(request.method, request.path) for request in busy_node.requests] == [("POST", "/photos/_refresh")]
+
+
+def test_the_last_writes_of_unknown_shards_are_not_guessed(opened_cluster: Cluster) -> None:
+    with expect_error("shards-unknown", UnsupportedTarget) as caught:
+        find_last_writes(opened_cluster, "photos")
+    assert "photos" in caught.value.message
 
 
 def test_a_given_client_is_used() -> None:

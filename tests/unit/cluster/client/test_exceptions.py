@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from opensearchpy import exceptions
+from support.errors import expect_error
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.metadata.creation import create_index
 from stair_es.errors import ClusterError, MissingModule
 
 _CONNECTION = Connection(url="http://127.0.0.1:1")
@@ -21,6 +25,49 @@ def translate_error(error: dict[str, Any]) -> ClusterError:
     with pytest.raises(ClusterError) as translated, translate_errors(_CONNECTION):
         raise error_400
     return translated.value
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"Message": "Your request: '/_cluster/reroute' is not allowed."}, "request-unsupported"),
+        ({"Message": "Your request: '/_cluster/settings' payload is not allowed."}, "request-unsupported"),
+        ({"Message": "Your request: '/photos' is not allowed. Log in first."}, "login-refused"),
+        ({"message": "The security token included in the request is invalid."}, "login-refused"),
+        ("Unauthorized", "login-refused"),
+    ],
+)
+def test_a_domain_refuses_requests_as_if_they_had_no_login(body: object, code: str) -> None:
+    with expect_error(code, ClusterError), translate_errors(_CONNECTION):
+        raise exceptions.AuthenticationException(401, "Unauthorized", body)
+
+
+@pytest.mark.parametrize(
+    ("zones", "name", "sent", "code"),
+    [
+        (2, "auto_expand_replicas", ["0-1"], ""),
+        (3, "auto_expand_replicas", ["0-1", "0-2"], ""),
+        (4, "auto_expand_replicas", ["0-1", "0-3"], ""),
+        (3, "number_of_replicas", ["1"], "copies-required"),
+        (0, "auto_expand_replicas", ["0-1"], "cluster-error"),
+    ],
+)
+def test_a_new_index_has_copies_in_all_zones_unless_its_user_chose_them(
+    zones: int, name: str, sent: list[str], code: str
+) -> None:
+    tried = list[str]()
+
+    def create(index: str, body: dict[str, Any]) -> None:
+        tried.append(copies := body["settings"]["index"][name])
+        if not zones or (int(copies[-1]) + 1) % zones:
+            what = "total copies needs" if name == "number_of_replicas" else "max cap on auto expand"
+            reason = f"expected {what} to be a multiple of total awareness attributes [{zones}];" if zones else index
+            raise exceptions.RequestError(400, "illegal_argument_exception", {"error": {"reason": reason}})
+
+    client: Any = SimpleNamespace(indices=SimpleNamespace(create=create))
+    with expect_error(code, ClusterError) if code else nullcontext(), translate_errors(_CONNECTION):
+        create_index(client, "photos", {"settings": {"index": {name: sent[0]}}})
+    assert tried == sent
 
 
 def build_parse_error(reason: str) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from stair_es.cluster.documents.document import (
     make_document_id,
     parse_policy_undo,
 )
-from stair_es.cluster.metadata.index_metadata import IndexSpec, add_index_meta, compare_mappings
-from stair_es.cluster.metadata.names import check_alias_name, make_index_name
+from stair_es.cluster.metadata.creation import fit_index_body
+from stair_es.cluster.metadata.index_metadata import IndexSpec, add_index_meta, compare_mappings, get_index_identity
+from stair_es.cluster.metadata.names import check_alias_name, get_creation_ms, make_index_name
 from stair_es.errors import ResourceError, UsageError
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import Json
@@ -215,6 +216,33 @@ def test_index_names_respect_engine_limits() -> None:
     now = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone(timedelta(hours=1)))
     assert make_index_name("photos", "Model@1/x", now) == "photos-model-1-x-20260102-020405-000006"
     assert len(make_index_name("a" * 200, "m" * 300, now) + ".tokens.write") == 255
+
+
+@pytest.mark.parametrize(
+    ("name", "creation_date", "created_ms"),
+    [
+        ("photos-m-1-20260102-020405-000006", "1700000000123", 1_700_000_000_123),
+        ("photos-m-1-20260102-020405-250000", None, 1_767_319_445_250),
+        ("photos-020405-250000", None, 0),
+        ("photos-20261302-020405-250000", None, 0),
+    ],
+)
+def test_an_index_was_created_when_its_name_says(name: str, creation_date: str | None, created_ms: int) -> None:
+    assert get_creation_ms(name, creation_date) == created_ms
+
+
+def test_an_index_without_uuid_is_known_by_its_own_id() -> None:
+    body = {"settings": {"index": {"number_of_shards": 1, "refresh_interval": "5s"}}, "mappings": {"_meta": {"mine": 1}}}
+    first, second = (fit_index_body(body, "elasticsearch-serverless") for _ in range(2))
+    assert first["settings"] == {"index": {"refresh_interval": "5s"}}
+    assert first["mappings"]["_meta"]["mine"] == 1
+    hidden = {get_index_identity({**index, "settings": {}}) for index in (first, first, second)}
+    assert (len(hidden), "" in hidden) == (2, False)
+    settings = {"index": {"uuid": "u", "history": {"uuid": "h"}}}
+    assert get_index_identity({**first, "settings": settings}) == get_index_identity({"settings": settings}) == "u h"
+    assert get_index_identity({"mappings": {}}) == ""
+    assert fit_index_body(body, "opensearch-service") == body
+    assert fit_index_body(body, "opensearch-serverless")["settings"] == {}
 
 
 def test_mapping_differences_name_field_and_type() -> None:
