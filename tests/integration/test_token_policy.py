@@ -28,11 +28,13 @@ from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.products import Product
 from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields
 from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import IndexSpec, WriteTarget
 from stair_es.cluster.metadata.policy_state import PolicyState
+from stair_es.cluster.policy import preview
 from stair_es.cluster.policy.manager import PolicyManager, PolicyTarget
 from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview, preview_changes
 from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
@@ -116,6 +118,8 @@ class PolicyCluster(Cluster):
         self.url, self.alias = url, alias
         self.manager = PolicyManager(self, alias)
         self.messages: list[str] = []
+        self.updated_as: Product = ""
+        """The product as which the documents of `open_with` are updated."""
 
     def open_index(self, policy: TokenPolicy | None = None, model: str = "m-1", shards: int = 1) -> WriteTarget:
         body = self.build_body()
@@ -128,6 +132,7 @@ class PolicyCluster(Cluster):
         """Open the index, and write documents with these vectors."""
         target = self.open_index(policy, shards=shards)
         self.write_vectors(vectors, policy)
+        self.product = self.updated_as or self.product
         return target
 
     def build_index_spec(self, model: str = "m-1") -> IndexSpec:
@@ -191,11 +196,18 @@ def check_stored(stored: Stored, vectors: Vectors, policy: TokenPolicy | None) -
         assert list(stored[id_]["tokens"].items()) == list(expected["tokens"].items())
 
 
+BOTH_WAYS = pytest.mark.parametrize("cluster", ["", "elasticsearch-serverless"], indirect=True)
+"""By the script, and from here."""
+
+
 @pytest.fixture
-def cluster(client: OpenSearch, node_url: str, index_name: str) -> PolicyCluster:
-    return PolicyCluster(client, node_url, index_name)
+def cluster(request: pytest.FixtureRequest, client: OpenSearch, node_url: str, index_name: str) -> PolicyCluster:
+    opened = PolicyCluster(client, node_url, index_name)
+    opened.updated_as = getattr(request, "param", "")
+    return opened
 
 
+@BOTH_WAYS
 def test_the_script_and_python_agree_to_the_bit(cluster: PolicyCluster) -> None:
     rng = np.random.default_rng(7)
     vectors = {f"{i}": draw_vector(rng) for i in range(200)}
@@ -237,6 +249,7 @@ def test_parts_that_go_at_once_are_counted_together(cluster: PolicyCluster, slic
     check_stored(cluster.read_stored(), vectors, None)
 
 
+@BOTH_WAYS
 def test_rules_are_counted_and_found_words_follow(cluster: PolicyCluster) -> None:
     policy = TokenPolicy(mute=("egyptian",), cap={"cat": 0.5}, rename={"kitten": "young.cat"}, merge={"dog": ("dogs",)})
     vectors = {
@@ -264,12 +277,14 @@ def test_rules_are_counted_and_found_words_follow(cluster: PolicyCluster) -> Non
     assert (cluster.find_ids("egyptian"), cluster.find_ids("young.cat")) == ({"cat", "mute"}, set())
 
 
-def test_cluster_failures_during_a_plan_are_our_errors(cluster: PolicyCluster, node_url: str) -> None:
-    cluster.open_with({"cat": SparseVector.from_mapping({"cat": 0.75})})
+@pytest.mark.parametrize("failing", [b'"size":1', b'"search_after"'])
+def test_cluster_failures_during_a_plan_are_our_errors(
+    cluster: PolicyCluster, node_url: str, failing: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preview, "_PAGE_SIZE", 1)
+    cluster.open_with(draw_vectors(13, 2, 10))
     with (
-        RecordingProxy(
-            node_url, gate=lambda request: StubResponse(status=500) if "/_search?" in request.target else None
-        ) as proxy,
+        RecordingProxy(node_url, gate=lambda request: StubResponse(status=500) if failing in request.body else None) as proxy,
         Cluster(Connection(url=proxy.url)) as proxied,
     ):
         with expect_error("cluster-error") as caught:
@@ -363,6 +378,7 @@ def list_tasks(cluster: PolicyCluster) -> list[str]:
     return [id_ for node in nodes.values() for id_, task in node["tasks"].items() if target.name in task["description"]]
 
 
+@BOTH_WAYS
 def test_rejected_documents_are_counted_and_repeated(cluster: PolicyCluster) -> None:
     policy, pipeline = TokenPolicy(mute=("cat",)), f"{cluster.alias}-refuse"
     vectors = {f"{i}": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25}) for i in range(20)}
@@ -426,26 +442,34 @@ def test_columns_of_the_same_name_are_kept(cluster: PolicyCluster, type_: str) -
     assert cluster.client.get(index=alias, id="1")["_source"] == document
 
 
+@BOTH_WAYS
 def test_an_unexpected_document_fails_alone(cluster: PolicyCluster) -> None:
     """Engines look at `tokens`, not at `policy_undo`; null is a weight that they take."""
-    cluster.open_index()
+    cluster.open_with({})
     documents: Stored = {
         "null": {"tokens": {"cat": None, "dog": 0.5}},
         "undo": {"tokens": {"dog": 0.5}, "policy": "x", "policy_undo": {"tokens": {"cat": "many"}, "added": []}},
         "list": {"tokens": {"dog": 0.5}, "policy": "x", "policy_undo": {"tokens": [1], "added": [1, None]}},
+        "forms": {"tokens": {"dog": 0.5, "cat": 0.5}, "top_tokens": "dog", "impacts": ["dog|500"]},
     }
     for id_, document in documents.items():
         cluster.client.index(index=cluster.alias, id=id_, body=document, params={"refresh": "true"})
     [counts] = cluster.apply_policy(TokenPolicy(cap={"dog": 0.25})).values()
-    assert (counts.changed, set(counts.failed)) == (2, {"undo"})
+    assert (counts.changed, set(counts.failed)) == (3, {"undo"})
     stored = cluster.read_stored()
-    assert stored["null"]["tokens"] == {"dog": 0.25, "cat": None}
-    assert stored["list"]["tokens"] == {"dog": 0.25}
+    assert drop_nulls(stored["null"]) == stored["list"]["tokens"] == {"dog": 0.25}
+    assert stored["forms"] == {**documents["forms"], **stored["forms"], "top_tokens": "dog", "impacts": ["dog|500"]}
     cluster.client.delete(index=cluster.alias, id="undo", params={"refresh": "true"})
     plan, _ = cluster.preview_policy(TokenPolicy(mute=("cat",)))
-    assert (plan.changed, plan.only_reverted) == (2, 2)
+    assert (plan.changed, plan.only_reverted) == (3, 2)
     cluster.roll_back()
-    assert cluster.read_stored() == {"null": documents["null"], "list": {"tokens": {"dog": 0.5}}}
+    stored = cluster.read_stored()
+    assert drop_nulls(stored.pop("null")) == stored["list"].pop("tokens") == {"dog": 0.5}
+    assert stored == {"list": {}, "forms": documents["forms"]}
+
+
+def drop_nulls(source: dict[str, Any]) -> dict[str, Any]:
+    return {token: weight for token, weight in source["tokens"].items() if weight is not None}
 
 
 def test_parallel_build_inherits_the_policy(cluster: PolicyCluster) -> None:

@@ -137,7 +137,12 @@ def edit_documents(
         documents, versions, missing = list[tuple[str, dict[str, Any]]](), dict[str, dict[str, int]](), set(pending)
         for doc in get_documents_by_id(cluster, index, pending, ["*", "tokens"]) if pending else ():
             missing.discard(doc["_id"])
-            source, edited = doc["_source"], edits[doc["_id"]](doc["_source"])
+            source = doc["_source"]
+            try:
+                edited = edits[doc["_id"]](source)
+            except (TypeError, ValueError) as error:  # of a document that another program has written
+                outcomes[doc["_id"]] = EditOutcome(is_changed=False, reason=str(error))
+                continue
             if edited is None or edited == get_label_fields(source, fields):
                 outcomes[doc["_id"]] = EditOutcome(is_changed=False)
             else:

@@ -39,6 +39,8 @@ _UNSUPPORTED_STATUSES = (400, 404, 405, 410, 501)
 """Status of a request that a cluster doesn't support."""
 _AFTER_FAILURE = RetryPolicy(attempts=2)
 _POLICY_FIELDS = ("tokens", "top_tokens", "impacts", "policy", "policy_undo")
+_FORMS: Mapping[str, type] = {"top_tokens": list, "impacts": str}
+"""Fields that only follow if a document has them in this form: other programs may have put something else there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +257,8 @@ def _build_policy_fields(
     fields = build_vector_fields(original, settings, policy)
     if "policy" not in fields and source.get("policy") is None and source.get("policy_undo") is None:
         return None
-    return fields if isinstance(source.get("top_tokens"), list) else {k: v for k, v in fields.items() if k != "top_tokens"}
+    others = {name: source.get(name) for name, form in _FORMS.items() if not isinstance(source.get(name), form)}
+    return {name: value for name, value in {**fields, **others}.items() if value is not None}
 
 
 def _parse_status(status: Mapping[str, Any]) -> UpdateProgress:
