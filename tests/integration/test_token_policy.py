@@ -28,7 +28,7 @@ from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.products import Product
+from stair_es.cluster.client.products import ManagedProduct
 from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields
 from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.index.mappings import build_index_body
@@ -118,7 +118,7 @@ class PolicyCluster(Cluster):
         self.url, self.alias = url, alias
         self.manager = PolicyManager(self, alias)
         self.messages: list[str] = []
-        self.updated_as: Product = ""
+        self.updated_as: ManagedProduct = ""
         """The product as which the documents of `open_with` are updated."""
 
     def open_index(self, policy: TokenPolicy | None = None, model: str = "m-1", shards: int = 1) -> WriteTarget:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.exceptions import get_error_reason, translate_errors
 from stair_es.cluster.client.opensearch import exceptions
-from stair_es.cluster.client.products import SERVERLESS, Product
+from stair_es.cluster.client.products import SERVERLESS, ManagedProduct
 from stair_es.cluster.client.retry import INTERACTIVE_RETRY, NO_RETRY, is_busy_error, retry_call
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, QueryError, UnsupportedTarget
@@ -36,7 +36,7 @@ class ClusterInfo:
     """Empty for OpenSearch Serverless, which reports none."""
     max_clauses: int
     """Maximum number of clauses per query (`indices.query.bool.max_clause_count`)."""
-    product: Product = ""
+    product: ManagedProduct = ""
     """The managed product; empty for all others, and for one that can't be told from an ordinary cluster."""
 
     @property
@@ -99,7 +99,7 @@ def get_cluster_info(cluster: Cluster, retry_policy: RetryPolicy = INTERACTIVE_R
     return cluster_info
 
 
-def get_product(cluster: Cluster) -> Product:
+def get_product(cluster: Cluster) -> ManagedProduct:
     """Get the managed product, with one request if nobody has asked yet.
 
     Raises:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from stair_es.cluster.client.connection import Connection
     from stair_es.cluster.client.opensearch import OpenSearch
-    from stair_es.cluster.client.products import Product
+    from stair_es.cluster.client.products import ManagedProduct
 
 _T = TypeVar("_T")
 
@@ -37,7 +37,7 @@ class Cluster:
         self._client = client
         self._lock = threading.Lock()
         self._sleep = sleep
-        self.product: Product | None = find_aws_product(connection)
+        self.product: ManagedProduct | None = find_aws_product(connection)
         """The managed product; None until `capabilities.get_product` has asked for it."""
         self.recent_writes = RecentWrites()
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Product: TypeAlias = Literal["", "opensearch-service", "opensearch-serverless", "elasticsearch-serverless"]
-SERVERLESS: frozenset[Product] = frozenset({"opensearch-serverless", "elasticsearch-serverless"})
-_AWS_PRODUCTS: Mapping[str, Product] = {"es": "opensearch-service", "aoss": "opensearch-serverless"}
+ManagedProduct: TypeAlias = Literal["", "opensearch-service", "opensearch-serverless", "elasticsearch-serverless"]
+SERVERLESS: frozenset[ManagedProduct] = frozenset({"opensearch-serverless", "elasticsearch-serverless"})
+_AWS_PRODUCTS: Mapping[str, ManagedProduct] = {"es": "opensearch-service", "aoss": "opensearch-serverless"}
 _MAX_AWAITED = 100
 """Writes that are waited for: enough that nearly every shard has one of them."""
 _UNKNOWN = sys.maxsize
@@ -25,12 +25,12 @@ _VISIBLE_WITHIN_S, _POLL_S = 90.0, 1.0
 """AWS documents a refresh interval of 10 to 60 seconds."""
 
 
-def find_aws_product(connection: Connection) -> Product | None:
+def find_aws_product(connection: Connection) -> ManagedProduct | None:
     """Return the product that requests are signed for; None if they aren't."""
     return _AWS_PRODUCTS.get(connection.security.aws_service or "")
 
 
-def get_read_method(product: Product | None) -> str:
+def get_read_method(product: ManagedProduct | None) -> str:
     """Return the method for `_mget` and `_msearch`: of these OpenSearch Serverless documents GET only."""
     return "GET" if product == "opensearch-serverless" else "POST"
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from stair_es.cluster.client.capabilities import get_product
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.products import Product
+from stair_es.cluster.client.products import ManagedProduct
 from stair_es.cluster.metadata.index_metadata import WriteTarget
 from stair_es.errors import ClusterError
 from stair_es.retry import RetryPolicy
@@ -26,7 +26,7 @@ from stair_es.retry import RetryPolicy
 logger = logging.getLogger(__name__)
 
 _REPLICAS = ("number_of_replicas", "auto_expand_replicas")
-_SETTINGS: Mapping[Product, tuple[str, ...]] = {
+_SETTINGS: Mapping[ManagedProduct, tuple[str, ...]] = {
     "": ("refresh_interval", *_REPLICAS),
     "opensearch-service": ("refresh_interval", *_REPLICAS),
     "opensearch-serverless": (),  # it manages them: a change has no effect

@@ -10,20 +10,20 @@ from typing import Any
 
 from stair_es.cluster.client.exceptions import get_copies_multiple
 from stair_es.cluster.client.opensearch import OpenSearch, exceptions
-from stair_es.cluster.client.products import SERVERLESS, Product
+from stair_es.cluster.client.products import SERVERLESS, ManagedProduct
 from stair_es.cluster.metadata.index_metadata import INDEX_ID
 
 logger = logging.getLogger(__name__)
 
 _NODE_SETTINGS = re.compile(r"(index\.)?(number_of_shards|number_of_replicas|auto_expand_replicas)")
-_OTHER_SETTINGS: Mapping[Product, re.Pattern[str]] = {
+_OTHER_SETTINGS: Mapping[ManagedProduct, re.Pattern[str]] = {
     # AWS doesn't document that -1 is ignored: it could hide documents forever.
     "opensearch-serverless": re.compile(r"(index\.)?refresh_interval"),
     "elasticsearch-serverless": re.compile(r"(index\.)?mapping\.exclude_source_vectors"),
 }
 
 
-def fit_index_body(body: Mapping[str, Any], product: Product) -> dict[str, Any]:
+def fit_index_body(body: Mapping[str, Any], product: ManagedProduct) -> dict[str, Any]:
     """Fit the body of a new index to a product: a serverless one manages shards and replicas, and may not tell a UUID.
 
     An index that reports no UUID is recognized by a random id in its `_meta.stair_es`. Pure, except for that.
@@ -40,7 +40,7 @@ def fit_index_body(body: Mapping[str, Any], product: Product) -> dict[str, Any]:
     }
 
 
-def _drop_settings(settings: Mapping[str, Any], product: Product, prefix: str = "") -> dict[str, Any]:
+def _drop_settings(settings: Mapping[str, Any], product: ManagedProduct, prefix: str = "") -> dict[str, Any]:
     """Drop the settings that a product manages, however they are nested, and objects that lose all of theirs."""
     kept: dict[str, Any] = {}
     for name, value in settings.items():

@@ -13,7 +13,7 @@ from stair_es import resources
 from stair_es.cluster.client.capabilities import get_product
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.opensearch import OpenSearch, exceptions
-from stair_es.cluster.client.products import Product
+from stair_es.cluster.client.products import ManagedProduct
 from stair_es.cluster.metadata import creation
 from stair_es.cluster.metadata.index_metadata import (
     IDENTITY_PATHS,
@@ -111,7 +111,7 @@ def create_token_index(cluster: Cluster, alias: str, index: str) -> bool:
     return cluster.call(_try_create, cluster.client, alias, index, get_product(cluster))
 
 
-def _try_create(client: OpenSearch, alias: str, index: str, product: Product) -> bool:
+def _try_create(client: OpenSearch, alias: str, index: str, product: ManagedProduct) -> bool:
     name = make_token_index_name(index)
     try:
         creation.create_index(client, name, creation.fit_index_body(_build_body(client, alias, index), product))

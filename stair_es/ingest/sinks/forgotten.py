@@ -22,7 +22,7 @@ from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.capabilities import get_product
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.opensearch import OpenSearch, exceptions
-from stair_es.cluster.client.products import Product
+from stair_es.cluster.client.products import ManagedProduct
 from stair_es.cluster.documents.document import make_content_id, make_document_id
 from stair_es.cluster.documents.read import WriteVersion, find_last_writes, get_documents_by_id, paginate_hits
 from stair_es.cluster.index.aliases import get_single_target
@@ -139,7 +139,7 @@ def make_entry_id(uri: str) -> str:
     return make_document_id(f"row {uri}" if is_row_uri(uri) else uri)
 
 
-def _try_create_list(client: OpenSearch, name: str, alias: str, product: Product) -> None:
+def _try_create_list(client: OpenSearch, name: str, alias: str, product: ManagedProduct) -> None:
     """Create the list, unless it exists, in one attempt."""
     write_alias = make_write_alias(name)
     settings = {"index": {"number_of_shards": 1, "auto_expand_replicas": "0-1", "hidden": True}}
