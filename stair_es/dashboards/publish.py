@@ -119,7 +119,12 @@ def check_space(session: DashboardsSession) -> str | None:
             code="space-not-found",
         )
     if response.status >= 400:
-        raise _build_import_error(session, response)
+        raise ClusterError(
+            f"{session.connection.safe_url} doesn't tell whether there is a space {space!r} (HTTP {response.status}): "
+            f"{session.get_error_text(response)}",
+            "Check the base path in the URL, or omit --space for the default space.",
+            code="space-unknown",
+        )
     return None
 
 

@@ -196,6 +196,9 @@ def test_a_space_must_exist(server: DashboardsServer) -> None:
         with expect_error("space-not-found") as caught:
             publish_bundle(DashboardsConnection(url=server.url, space=space))
         assert repr(space) in caught.value.message
+    server.planned_responses = [build_status(server), Response.json({"message": "a plugin is off"}, 400)]
+    with expect_error("space-unknown"):
+        publish_bundle(DashboardsConnection(url=server.url, space="team"))
     assert not any(server.stored.values())
     server.may_read_spaces = False
     with closing(DashboardsSession(DashboardsConnection(url=server.url, space="team"), sleep=lambda _: None)) as session:
