@@ -12,6 +12,7 @@ from stair_es import plugins
 from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.config.settings import Settings
 from stair_es.doctor import cluster as cluster_checks
 from stair_es.doctor import machine
@@ -101,6 +102,8 @@ def check_cluster(context: CheckContext) -> Iterator[CheckResult]:
 
 def _check_connected(cluster: Cluster, context: CheckContext) -> Iterator[CheckResult]:
     cluster_info = get_cluster_info(cluster)
+    if not cluster_info.version:  # known without a request
+        cluster.call(cluster.client.indices.exists, index=context.index, retry=NO_RETRY)
     login = f", login by {cluster.connection.security.method}" if cluster.connection.security.method != "none" else ""
     yield CheckResult.ok("cluster", f"{cluster_info.label} at {cluster.connection.safe_url}{login}")
     forbidden: Sequence[str] = ()

@@ -15,7 +15,9 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
+from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.cluster.client.capabilities import ClusterInfo
+from stair_es.cluster.client.connection import Connection
 from stair_es.config.defaults import DataDir
 from stair_es.config.settings import Settings
 from stair_es.doctor import cluster, machine, run
@@ -242,6 +244,15 @@ def test_elasticsearch_grants_privileges_by_other_names() -> None:
     privileges = re.findall(r"(\w+) on (?:the )?(cluster|photos\*)", warned.message)
     assert privileges == [("monitor", "cluster"), ("view_index_metadata", "photos*"), ("monitor", "photos*")]
     assert (warned.check, "photos_doctor" in warned.remedy) == ("checks", False)
+
+
+def test_a_collection_that_nobody_answers_for_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("botocore")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "AKIDEXAMPLE")
+    security = SecuritySettings(aws_service="aoss", aws_region="eu-central-1")
+    context = run.CheckContext(connect=lambda: Connection(url="http://127.0.0.1:1", security=security), index="photos", model="m")
+    assert list_states(run._run_check("cluster", lambda: run.check_cluster(context))) == ["fail"]
 
 
 def test_commands_are_quoted_and_sizes_read_well() -> None:
