@@ -13,8 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from stair_es.cluster.client.capabilities import get_product
 from stair_es.cluster.client.cluster import Cluster
@@ -38,8 +37,7 @@ _AFTER_FAILURE = RetryPolicy(attempts=4)
 """The run has failed, perhaps because the cluster is down: its user shouldn't wait another minute."""
 
 
-@dataclass(frozen=True)
-class _IndexState:
+class _IndexState(NamedTuple):
     settings: dict[str, Any]
     meta: dict[str, Any]
 
@@ -126,46 +124,44 @@ class _SettingsClient:
 
     def relax_settings(self, originals: Mapping[str, Any], changed: Mapping[str, Any]) -> Mapping[str, Any]:
         """Change the settings, and return those that are now to be in effect."""
-        self._save_originals(originals, None)
+        current = self._save_originals(originals, None)
         try:
-            self._put_settings(changed, None)
+            self._put_settings(changed, current, None)
         except ClusterError as error:
             if error.code != "copies-required":
                 raise
             logger.warning("%s keeps its replicas: the cluster requires a copy in every zone", self.name)
             changed = {**changed, **{name: originals[name] for name in _REPLICAS}}
-            self._put_settings(changed, None)
+            self._put_settings(changed, current, None)
         if self.read_state().saved_settings is None:  # cleared by a run that has just ended
             self._save_originals(originals, None)
         return changed
 
     def restore_settings(self, originals: Mapping[str, Any], changed: Mapping[str, Any], policy: RetryPolicy) -> None:
-        self._put_settings(originals, policy, changed)
+        current = self.read_state(policy).settings
+        # What this run has changed is put back in any case: the cluster may not report it.
+        current = {name: changed[name] if value == originals[name] else value for name, value in current.items()}
+        self._put_settings(originals, current, policy)
         self._save_originals(None, policy)
         after = self.read_state(policy)
         if after.saved_settings is None and after.settings != dict(originals):  # relaxed by a run that has just started
             self._save_originals(originals, policy)
 
-    def _save_originals(self, originals: Mapping[str, Any] | None, policy: RetryPolicy | None) -> None:
-        """Save the originals in `_meta`, or remove them. A mapping update replaces all of `_meta`, so it is read first."""
-        meta = self.read_state(policy).meta
+    def _save_originals(self, originals: Mapping[str, Any] | None, policy: RetryPolicy | None) -> Mapping[str, Any]:
+        """Save the originals in `_meta`, or remove them; return the current settings.
+
+        A mapping update replaces all of `_meta`, so it is read first.
+        """
+        current, meta = self.read_state(policy)
         own_meta = {name: value for name, value in meta.get("stair_es", {}).items() if name != "original_settings"}
         if originals is not None:
             own_meta["original_settings"] = dict(originals)
         body = {"_meta": {**meta, "stair_es": own_meta}}
         self.cluster.call(self.cluster.client.indices.put_mapping, index=self.name, body=body, retry=policy)
+        return current
 
-    def _put_settings(
-        self, settings: Mapping[str, Any], policy: RetryPolicy | None, changed: Mapping[str, Any] = MappingProxyType({})
-    ) -> None:
-        """Put the settings that change, also from what this run has `changed`, which the cluster may not report."""
-        current = self.read_state(policy).settings
-        differing = {
-            name: value
-            for name, value in settings.items()
-            if name in current and not value == current[name] == changed.get(name, value)
-        }
-        if not differing:
-            return
-        body = {"index": differing}
-        self.cluster.call(self.cluster.client.indices.put_settings, index=self.name, body=body, retry=policy)
+    def _put_settings(self, settings: Mapping[str, Any], current: Mapping[str, Any], policy: RetryPolicy | None) -> None:
+        """Put the settings that differ from the current ones."""
+        if differing := {name: settings[name] for name, value in current.items() if settings[name] != value}:
+            body = {"index": differing}
+            self.cluster.call(self.cluster.client.indices.put_settings, index=self.name, body=body, retry=policy)
