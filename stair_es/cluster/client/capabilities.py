@@ -106,7 +106,7 @@ def get_product(cluster: Cluster) -> ManagedProduct:
         ClusterError: As `get_cluster_info`.
     """
     if cluster.product is None:
-        _read_root(cluster, INTERACTIVE_RETRY)
+        _read_root(cluster, RetryPolicy())  # a run may be under way
     return cluster.product or ""
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stair_es.cluster.client.exceptions import translate_errors
-from stair_es.cluster.client.products import RecentWrites, find_aws_product
+from stair_es.cluster.client.products import AWS_PRODUCTS, RecentWrites
 from stair_es.cluster.client.retry import retry_call
 from stair_es.retry import RetryPolicy, sleep_unless_cancelled
 
@@ -37,7 +37,7 @@ class Cluster:
         self._client = client
         self._lock = threading.Lock()
         self._sleep = sleep
-        self.product: ManagedProduct | None = find_aws_product(connection)
+        self.product: ManagedProduct | None = AWS_PRODUCTS.get(connection.security.aws_service)
         """The managed product; None until `capabilities.get_product` has asked for it."""
         self.recent_writes = RecentWrites()
 

@@ -7,27 +7,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.connection import Connection
+from typing import Any, Literal, TypeAlias
 
 logger = logging.getLogger(__name__)
 
 ManagedProduct: TypeAlias = Literal["", "opensearch-service", "opensearch-serverless", "elasticsearch-serverless"]
 SERVERLESS: frozenset[ManagedProduct] = frozenset({"opensearch-serverless", "elasticsearch-serverless"})
-_AWS_PRODUCTS: Mapping[str, ManagedProduct] = {"es": "opensearch-service", "aoss": "opensearch-serverless"}
+AWS_PRODUCTS: Mapping[str | None, ManagedProduct] = {"es": "opensearch-service", "aoss": "opensearch-serverless"}
+"""The product by the AWS service that requests are signed for."""
 _MAX_AWAITED = 100
 """Writes that are waited for: enough that nearly every shard has one of them."""
 _UNKNOWN = sys.maxsize
 """The sequence number of a hit that doesn't report one: the document counts as visible."""
 _VISIBLE_WITHIN_S, _POLL_S = 90.0, 1.0
 """AWS documents a refresh interval of 10 to 60 seconds."""
-
-
-def find_aws_product(connection: Connection) -> ManagedProduct | None:
-    """Return the product that requests are signed for; None if they aren't."""
-    return _AWS_PRODUCTS.get(connection.security.aws_service or "")
 
 
 def get_read_method(product: ManagedProduct | None) -> str:

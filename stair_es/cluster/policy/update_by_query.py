@@ -13,7 +13,7 @@ from stair_es.cluster.client.capabilities import get_product
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import choose_grant_remedy, get_error_reason
-from stair_es.cluster.client.opensearch import OpenSearch, exceptions
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.documents.document import (
     DocumentSettings,
     build_vector_fields,
@@ -314,22 +314,16 @@ def check_script_support(cluster: Cluster) -> None:
     if get_product(cluster):  # it has them, or needs none, and refuses the question
         return
     try:
-        response = cluster.call(_get_script_languages, cluster.client)
+        response = cluster.call(cluster.client.get_script_languages, ignore=[404])
     except ClusterError:
-        return  # forbidden, or too old to report them
-    contexts = {entry["language"]: entry["contexts"] for entry in response.get("language_contexts", [])}
+        return  # forbidden
+    if "language_contexts" not in response:
+        return  # too old to report them
+    contexts = {entry["language"]: entry["contexts"] for entry in response["language_contexts"]}
     if not {"update", "update_by_query"} & set(contexts.get("painless", [])):
         raise build_no_scripts_error(cluster.connection, "it has no painless")
     if "inline" not in response.get("types_allowed", ["inline"]):
         raise build_no_scripts_error(cluster.connection, "it allows no inline scripts")
-
-
-def _get_script_languages(client: OpenSearch) -> dict[str, Any]:
-    try:
-        response: dict[str, Any] = client.get_script_languages()
-    except exceptions.NotFoundError:
-        return {"language_contexts": [{"language": "painless", "contexts": ["update"]}]}
-    return response
 
 
 def build_no_scripts_error(connection: Connection, reason: str) -> UnsupportedTarget:

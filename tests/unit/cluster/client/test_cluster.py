@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 from support.errors import expect_error
@@ -12,6 +13,7 @@ from support.messages import forward_messages
 from support.servers.fault_proxy import MaybeResponse, Request, Response, start_server
 
 from stair_es.cluster.client.auth import SecuritySettings
+from stair_es.cluster.client.capabilities import get_product
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import NO_RETRY
@@ -108,6 +110,14 @@ def test_searches_accept_parameters_and_attempts(opened_cluster: Cluster, busy_n
 def test_a_refresh_names_its_index(opened_cluster: Cluster, busy_node: Node) -> None:
     opened_cluster.refresh("photos")
     assert [(request.method, request.path) for request in busy_node.requests] == [("POST", "/photos/_refresh")]
+
+
+def test_the_product_is_asked_for_with_the_patience_of_a_run(
+    opened_cluster: Cluster, busy_node: Node, waits_s: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stair_es.retry.time", SimpleNamespace(sleep=waits_s.append))
+    busy_node.busy = 7
+    assert (get_product(opened_cluster), len(waits_s)) == ("", 7)
 
 
 def test_the_last_writes_of_unknown_shards_are_not_guessed(opened_cluster: Cluster) -> None:
