@@ -12,13 +12,12 @@ from urllib.parse import urljoin
 
 from stair_es._itertools import batched
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.documents.document import build_label_fields, parse_labels
+from stair_es.cluster.documents.document import LABEL_FIELDS, build_label_fields, parse_labels
+from stair_es.cluster.documents.edit import CHANGED, UNCHANGED, DocumentEdit, edit_documents
 from stair_es.cluster.index.labels import (
-    DocumentEdit,
     LabelTarget,
     add_label_fields,
     check_label_target,
-    edit_documents,
     get_label_target,
 )
 from stair_es.cluster.metadata.names import ensure_write_alias
@@ -157,14 +156,14 @@ class LabelImporter:
             for id_ in documents_of[place]:
                 _add_labels(labels_of.setdefault(id_, {}), image.labels)
         edits = {id_: self._build_edit(labels, target.state.policy) for id_, labels in labels_of.items()}
-        edited = edit_documents(self._cluster, target.name, edits, dry_run=self._options.dry_run)
+        edited = edit_documents(self._cluster, target.name, edits, LABEL_FIELDS, dry_run=self._options.dry_run)
         for place, image in enumerate(images):
             if place in reasons:
                 yield RowOutcome(image.where, "failed" if reasons[place] else "forgotten", reasons[place], image)
                 continue
             results = [edited[id_] for id_ in documents_of[place]]
-            failure = next((result.reason for result in results if result.reason), "")
-            is_changed = any(result.is_changed for result in results)
+            failure = next((result for result in results if result not in (CHANGED, UNCHANGED)), "")
+            is_changed = CHANGED in results
             yield RowOutcome(image.where, "failed" if failure else "written" if is_changed else "unchanged", failure, image)
 
     def _find_problem(self, documents: Sequence[_Found]) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.documents.document import LABELS_FIELD, build_label_fields, parse_labels, parse_token_vector
+from stair_es.cluster.documents.document import LABEL_FIELDS, LABELS_FIELD, build_label_fields, parse_labels, parse_token_vector
+from stair_es.cluster.documents.edit import CHANGED, UNCHANGED, edit_documents
 from stair_es.cluster.index.labels import (
     add_label_fields,
     check_label_target,
-    edit_documents,
     get_label_target,
     scan_labels,
     write_labels_policy,
@@ -90,12 +90,11 @@ class LabelPolicyManager:
             write_labels_policy(self.cluster, name, state)
             self.cluster.refresh(name)
             for sources in scan_labels(self.cluster, name):
-                outcomes = edit_documents(
-                    self.cluster, name, dict.fromkeys(sources, lambda source: build_label_fields(parse_labels(source), policy))
-                )
-                failed |= {id_: outcome.reason for id_, outcome in outcomes.items() if outcome.reason}
-                changed += sum(outcome.is_changed for outcome in outcomes.values())
-                unchanged += sum(not (outcome.is_changed or outcome.reason) for outcome in outcomes.values())
+                edits = dict.fromkeys(sources, lambda source: build_label_fields(parse_labels(source), policy))
+                outcomes = edit_documents(self.cluster, name, edits, LABEL_FIELDS)
+                failed |= {id_: reason for id_, reason in outcomes.items() if reason not in (CHANGED, UNCHANGED)}
+                changed += sum(outcome == CHANGED for outcome in outcomes.values())
+                unchanged += sum(outcome == UNCHANGED for outcome in outcomes.values())
                 progress(changed + unchanged + len(failed), 0)
             self.cluster.refresh(name)
             check_label_target(self.cluster, self.alias, target._replace(state=state))

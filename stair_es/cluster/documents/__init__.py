@@ -1,1 +1,1 @@
-"""Documents: how they are built, read, and compared with what is stored."""
+"""Documents: how they are built, read, changed, and compared with what is stored."""

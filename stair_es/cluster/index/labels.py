@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from stair_es.cluster.bulk.actions import WRITTEN_AGAIN
-from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.document import LABEL_FIELDS, LABELS_FIELD, merge_labels, parse_labels
-from stair_es.cluster.documents.read import WriteVersion, get_documents_by_id, paginate_hits
+from stair_es.cluster.documents.edit import CHANGED, DELETED_MEANWHILE, UNCHANGED, DocumentEdit, edit_documents, get_fields
+from stair_es.cluster.documents.read import paginate_hits
 from stair_es.cluster.index.aliases import get_single_target
 from stair_es.cluster.index.mappings import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import check_index_format, get_index_identity, is_ingest_index
@@ -23,19 +23,6 @@ logger = logging.getLogger(__name__)
 
 _PAGE_SIZE = 500
 _META_ATTEMPTS = 5
-_MAX_EDITS = 20
-DELETED_MEANWHILE = "it was deleted meanwhile"
-"""Reason why a document was not changed."""
-DocumentEdit: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
-"""Returns the fields that a document is to have, of those that are edited, from its source; None for no change."""
-
-
-class EditOutcome(NamedTuple):
-    """What became of a document."""
-
-    is_changed: bool
-    reason: str = ""
-    """Why it couldn't be changed."""
 
 
 def list_missing_label_fields(properties: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -111,52 +98,6 @@ def add_label_fields(cluster: Cluster, name: str) -> None:
         cluster.call(cluster.client.indices.put_mapping, index=name, body={"properties": missing})
 
 
-def get_label_fields(source: Mapping[str, Any], fields: Collection[str] = LABEL_FIELDS) -> dict[str, Any]:
-    """Get the fields of labels, or others, that a document has."""
-    return {name: source[name] for name in fields if source.get(name) is not None}
-
-
-def edit_documents(
-    cluster: Cluster,
-    index: str,
-    edits: Mapping[str, DocumentEdit],
-    fields: Collection[str] = LABEL_FIELDS,
-    *,
-    dry_run: bool = False,
-) -> dict[str, EditOutcome]:
-    """Change the labels of documents, or other fields, given by id, each as a whole and in its latest version.
-
-    A document is read in real time and written back with its version: one that another program writes meanwhile is read again.
-    So an interrupted run leaves each document as it was, or as it is to be.
-
-    Raises:
-        ClusterError: If the cluster as a whole fails.
-    """
-    writer, outcomes, pending = BulkWriter(cluster=cluster, index=index), dict[str, EditOutcome](), list(edits)
-    for _ in range(_MAX_EDITS):
-        documents, versions, missing = list[tuple[str, dict[str, Any]]](), dict[str, dict[str, int]](), set(pending)
-        for doc in get_documents_by_id(cluster, index, pending, ["*", "tokens"]) if pending else ():
-            missing.discard(doc["_id"])
-            source = doc["_source"]
-            try:
-                edited = edits[doc["_id"]](source)
-            except (TypeError, ValueError) as error:  # of a document that another program has written
-                outcomes[doc["_id"]] = EditOutcome(is_changed=False, reason=str(error))
-                continue
-            if edited is None or edited == get_label_fields(source, fields):
-                outcomes[doc["_id"]] = EditOutcome(is_changed=False)
-            else:
-                documents.append((doc["_id"], {**{k: v for k, v in source.items() if k not in fields}, **edited}))
-                versions[doc["_id"]] = WriteVersion.from_hit(doc).options
-        outcomes |= {id_: EditOutcome(is_changed=False, reason=DELETED_MEANWHILE) for id_ in missing}
-        written = dict.fromkeys(versions) if dry_run else writer.replace(documents, versions).outcomes if documents else {}
-        outcomes |= {id_: EditOutcome(is_changed=reason is None, reason=reason or "") for id_, reason in written.items()}
-        pending = [id_ for id_, reason in written.items() if reason == WRITTEN_AGAIN]
-        if not pending:
-            break
-    return outcomes
-
-
 def scan_labels(cluster: Cluster, index: str, fields: Sequence[str] = ()) -> Iterator[dict[str, Mapping[str, Any]]]:
     """Yield pages of the documents that have labels, or had some before a policy: id -> `uri`, fields of labels, and others."""
     has_labels = [{"exists": {"field": "top_labels"}}, {"exists": {"field": "labels_policy"}}]
@@ -193,21 +134,19 @@ def copy_labels(cluster: Cluster, live: str, target: str) -> int:
     add_label_fields(cluster, target)
     state = parse_policy_state(found, live, LABELS_POLICY)
     write_labels_policy(cluster, target, state)
-    copied = 0
-    failed = 0
+    counts = Counter[str]()
     for sources in scan_labels(cluster, live, ["sha256"]):
-        outcomes = edit_documents(cluster, target, {id_: _build_copy(source, state.policy) for id_, source in sources.items()})
-        copied += sum(outcome.is_changed for outcome in outcomes.values())
-        failed += sum(outcome.reason not in ("", DELETED_MEANWHILE) for outcome in outcomes.values())
-    if failed:
+        edits = {id_: _build_copy(source, state.policy) for id_, source in sources.items()}
+        counts.update(edit_documents(cluster, target, edits, LABEL_FIELDS).values())
+    if failed := counts.total() - counts[CHANGED] - counts[UNCHANGED] - counts[DELETED_MEANWHILE]:
         logger.warning("%s images have lost their labels: import them again", f"{failed:,}")
-    return copied
+    return counts[CHANGED]
 
 
 def _build_copy(live: Mapping[str, Any], policy: TokenPolicy | None) -> DocumentEdit:
     def copy(source: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if source.get("sha256") != live.get("sha256"):
             return None
-        return merge_labels(get_label_fields(live), parse_labels(source).to_dict(), policy)
+        return merge_labels(get_fields(live, LABEL_FIELDS), parse_labels(source).to_dict(), policy)
 
     return copy

@@ -6,6 +6,8 @@ Here an index is found or created; `aliases` and `load_settings` have the rest o
 from __future__ import annotations
 
 import logging
+import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -13,9 +15,11 @@ from typing import Any
 
 from stair_es.cluster.client.capabilities import get_product
 from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.exceptions import get_copies_multiple
 from stair_es.cluster.client.opensearch import OpenSearch, exceptions
-from stair_es.cluster.metadata.creation import create_index, fit_index_body
+from stair_es.cluster.client.products import SERVERLESS, ManagedProduct
 from stair_es.cluster.metadata.index_metadata import (
+    INDEX_ID,
     IndexSpec,
     WriteTarget,
     add_index_meta,
@@ -51,6 +55,12 @@ logger = logging.getLogger(__name__)
 
 _MAX_NAMED_WORDS = 8
 _OTHER_NAME = "Choose another name with --index / STAIR_ES_INDEX."
+_NODE_SETTINGS = re.compile(r"(index\.)?(number_of_shards|number_of_replicas|auto_expand_replicas)")
+_OTHER_SETTINGS: Mapping[ManagedProduct, re.Pattern[str]] = {
+    # AWS doesn't document that -1 is ignored: it could hide documents forever.
+    "opensearch-serverless": re.compile(r"(index\.)?refresh_interval"),
+    "elasticsearch-serverless": re.compile(r"(index\.)?mapping\.exclude_source_vectors"),
+}
 
 
 def open_index(
@@ -135,7 +145,7 @@ def _try_open(
     An index that was created by an earlier attempt is found again.
     """
     created = (
-        None if client.indices.exists(index=alias) else _create_index(client, alias, alias, add_policy_to_body(body, policy))
+        None if client.indices.exists(index=alias) else _create_with_alias(client, alias, alias, add_policy_to_body(body, policy))
     )
     live, reason = _inspect_live_index(client, alias, body, policy)
     if reason is None or live.name == created:
@@ -156,7 +166,7 @@ def _try_find(client: OpenSearch, alias: str, body: Mapping[str, Any], policy: T
     return live if reason is None else _find_build(client, alias, body, live)
 
 
-def _create_index(client: OpenSearch, alias: str, claimed_alias: str, body: Mapping[str, Any]) -> str | None:
+def _create_with_alias(client: OpenSearch, alias: str, claimed_alias: str, body: Mapping[str, Any]) -> str | None:
     """Create an index and return its name; None if another run was first: the engine lets only one claim the alias."""
     name = make_index_name(alias, body["mappings"]["_meta"]["stair_es"]["model"], datetime.now(timezone.utc))
     aliases = {**body.get("aliases", {}), claimed_alias: WRITE_ALIAS_OPTIONS, make_write_alias(name): WRITE_ALIAS_OPTIONS}
@@ -244,7 +254,7 @@ def _open_build(client: OpenSearch, alias: str, body: Mapping[str, Any], live: W
     if found:
         return found
     build_alias = _make_build_alias(alias, body)
-    created = _create_index(client, alias, build_alias, body)
+    created = _create_with_alias(client, alias, build_alias, body)
     name, index = _get_single_index(client, build_alias)
     return replace(_build_target(name, index, replaces=live.name), created=name == created)
 
@@ -259,3 +269,46 @@ def _build_target(name: str, index: Mapping[str, Any], replaces: str | None = No
         policy=state.policy,
         pending_operation=state.pending_operation,
     )
+
+
+def fit_index_body(body: Mapping[str, Any], product: ManagedProduct) -> dict[str, Any]:
+    """Fit the body of a new index to a product: a serverless one manages shards and replicas, and may not tell a UUID.
+
+    An index that reports no UUID is recognized by a random id in its `_meta.stair_es`. Pure, except for that.
+    """
+    if product not in SERVERLESS:
+        return dict(body)
+    mappings = body.get("mappings", {})
+    meta = mappings.get("_meta", {})
+    own_meta = {**meta.get("stair_es", {}), INDEX_ID: uuid.uuid4().hex}
+    return {
+        **body,
+        "settings": _drop_settings(body.get("settings", {}), product),
+        "mappings": {**mappings, "_meta": {**meta, "stair_es": own_meta}},
+    }
+
+
+def _drop_settings(settings: Mapping[str, Any], product: ManagedProduct, prefix: str = "") -> dict[str, Any]:
+    """Drop the settings that a product manages, however they are nested, and objects that lose all of theirs."""
+    kept: dict[str, Any] = {}
+    for name, value in settings.items():
+        path = f"{prefix}{name}"
+        if _NODE_SETTINGS.fullmatch(path) or _OTHER_SETTINGS[product].fullmatch(path):
+            continue
+        rest = _drop_settings(value, product, f"{path}.") if isinstance(value, dict) else value
+        if rest != {} or value == {}:
+            kept[name] = rest
+    return kept
+
+
+def create_index(client: OpenSearch, name: str, body: Mapping[str, Any]) -> None:
+    """Create an index in one attempt, with more replicas if the cluster requires them in each zone; raises client errors."""
+    try:
+        client.indices.create(index=name, body=dict(body))
+    except exceptions.TransportError as error:
+        copies, settings = get_copies_multiple(error.info), body.get("settings", {})
+        if not copies or "auto_expand_replicas" not in settings.get("index", {}):
+            raise
+        logger.info("%s gets %s copies of its documents: the cluster requires a multiple of its zones", name, copies)
+        index = {**settings["index"], "auto_expand_replicas": f"0-{copies - 1}"}
+        client.indices.create(index=name, body={**body, "settings": {**settings, "index": index}})

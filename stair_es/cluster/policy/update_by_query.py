@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,8 +21,8 @@ from stair_es.cluster.documents.document import (
     parse_policy_undo,
     parse_token_weights,
 )
+from stair_es.cluster.documents.edit import CHANGED, DELETED_MEANWHILE, UNCHANGED, edit_documents
 from stair_es.cluster.documents.read import count_matches, paginate_hits
-from stair_es.cluster.index.labels import DELETED_MEANWHILE, edit_documents
 from stair_es.cluster.metadata.names import ensure_write_alias
 from stair_es.cluster.policy.script import TokenFieldLayout, build_affected_query, build_policy_script
 from stair_es.errors import AuthenticationFailed, ClusterError, UnsupportedTarget
@@ -38,6 +39,7 @@ _FILTER = "completed,task.status,response"  # `NodeConnection` adds `error`
 _UNSUPPORTED_STATUSES = (400, 404, 405, 410, 501)
 """Status of a request that a cluster doesn't support."""
 _AFTER_FAILURE = RetryPolicy(attempts=2)
+_NO_FAILURES = (CHANGED, UNCHANGED, DELETED_MEANWHILE, WRITTEN_AGAIN)
 _POLICY_FIELDS = ("tokens", "top_tokens", "impacts", "policy", "policy_undo")
 _FORMS: Mapping[str, type] = {"top_tokens": list, "impacts": str}
 """Fields that only follow if a document has them in this form: other programs may have put something else there."""
@@ -225,16 +227,13 @@ class ClientUpdate(_DocumentUpdate):
         for hits in paginate_hits(self.cluster, self.index, body, size=self.limits.batch_size):
             edits = {hit["_id"]: edit for hit in hits}
             outcomes = edit_documents(self.cluster, self.index, edits, _POLICY_FIELDS)
-            reasons = {id_: outcome.reason for id_, outcome in outcomes.items()}
-            changed = sum(outcome.is_changed for outcome in outcomes.values())
-            conflicts = sum(reason == WRITTEN_AGAIN for reason in reasons.values())
-            failed = {id_: reason for id_, reason in reasons.items() if reason not in ("", WRITTEN_AGAIN, DELETED_MEANWHILE)}
+            counts = Counter(outcomes.values())
             done = replace(
                 done,
-                changed=done.changed + changed,
-                unchanged=done.unchanged + len(outcomes) - changed - conflicts - len(failed),
-                conflicts=done.conflicts + conflicts,
-                failed={**done.failed, **failed},
+                changed=done.changed + counts[CHANGED],
+                unchanged=done.unchanged + counts[UNCHANGED] + counts[DELETED_MEANWHILE],
+                conflicts=done.conflicts + counts[WRITTEN_AGAIN],
+                failed={**done.failed, **{id_: reason for id_, reason in outcomes.items() if reason not in _NO_FAILURES}},
             )
             self.progress(done)
             if self.limits.requests_per_second > 0:

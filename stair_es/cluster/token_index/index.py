@@ -14,7 +14,7 @@ from stair_es.cluster.client.capabilities import get_product
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.opensearch import OpenSearch, exceptions
 from stair_es.cluster.client.products import ManagedProduct
-from stair_es.cluster.metadata import creation
+from stair_es.cluster.index.lifecycle import create_index, fit_index_body
 from stair_es.cluster.metadata.index_metadata import (
     IDENTITY_PATHS,
     add_index_meta,
@@ -114,7 +114,7 @@ def create_token_index(cluster: Cluster, alias: str, index: str) -> bool:
 def _try_create(client: OpenSearch, alias: str, index: str, product: ManagedProduct) -> bool:
     name = make_token_index_name(index)
     try:
-        creation.create_index(client, name, creation.fit_index_body(_build_body(client, alias, index), product))
+        create_index(client, name, fit_index_body(_build_body(client, alias, index), product))
     except exceptions.TransportError:
         if not client.indices.exists(index=name):
             raise

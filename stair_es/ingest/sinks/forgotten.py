@@ -26,7 +26,7 @@ from stair_es.cluster.client.products import ManagedProduct
 from stair_es.cluster.documents.document import make_content_id, make_document_id
 from stair_es.cluster.documents.read import WriteVersion, find_last_writes, get_documents_by_id, paginate_hits
 from stair_es.cluster.index.aliases import get_single_target
-from stair_es.cluster.metadata.creation import create_index, fit_index_body
+from stair_es.cluster.index.lifecycle import create_index, fit_index_body
 from stair_es.cluster.metadata.index_metadata import (
     build_forgotten_list_meta,
     check_index_format,

@@ -12,7 +12,7 @@ from support.errors import expect_error
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import translate_errors
-from stair_es.cluster.metadata.creation import create_index
+from stair_es.cluster.index.lifecycle import create_index
 from stair_es.errors import ClusterError, MissingModule
 
 _CONNECTION = Connection(url="http://127.0.0.1:1")

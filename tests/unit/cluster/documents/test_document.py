@@ -26,7 +26,7 @@ from stair_es.cluster.documents.document import (
     make_document_id,
     parse_policy_undo,
 )
-from stair_es.cluster.metadata.creation import fit_index_body
+from stair_es.cluster.index.lifecycle import fit_index_body
 from stair_es.cluster.metadata.index_metadata import IndexSpec, add_index_meta, compare_mappings, get_index_identity
 from stair_es.cluster.metadata.names import check_alias_name, get_creation_ms, make_index_name
 from stair_es.errors import ResourceError, UsageError
