@@ -158,7 +158,10 @@ def test_every_command_passes(managed: Managed) -> None:
     (texts := managed.folder / "texts.txt").write_text("a cat\na cow\n")
     assert run("ingest-texts", texts, "--index", f"{managed.alias}-texts", *managed.product.ingest)["written"] == 2
     run("coverage", texts)
-    check_page(managed)
+    with serve_page(managed.connection, managed.alias) as page:
+        assert page.post("/api/search", {"text": "a cat"}).json["hits"]
+        assert page.post("/api/facets", {"text": "a cat"}).json["total"] >= 1
+        assert page.get("/api/about").status == 200
     (folder / "dairy-cow.jpg").unlink()
     assert run(*ingest, "--resync")["removed"] == 1
     run("forget", folder / "tabby-cat.jpg")
@@ -194,23 +197,10 @@ def test_every_other_command_passes(managed: Managed) -> None:
     is_elastic = managed.product.name.startswith("elastic")
     with DashboardsServer("kibana", "9.1.2") if is_elastic else DashboardsServer("opensearch-dashboards") as dashboards:
         assert run("dashboards", "publish", "--dashboards-url", dashboards.url)["rejected"] == 0
-    check_encoder(managed, cat)
-
-
-def check_encoder(managed: Managed, photo: Path) -> None:
-    """Write an image, make the body of a search that finds it, and delete it, by the routes of the encoder."""
-    alias, image = managed.alias, {"uri": "a cat", "data": base64.b64encode(photo.read_bytes()).decode()}
+    image = {"uri": "a cat", "data": base64.b64encode(cat.read_bytes()).decode()}
     with run_encoder("--index", alias, "--write-index", alias) as (_, url), requests.Session() as session:
         assert session.post(f"{url}/v1/documents", json={"index": alias, "images": [image]}).ok
         managed.node.refresh(alias)
         hits = managed.node.search(alias, session.post(f"{url}/v1/query", json={"text": "a cat"}).json())["hits"]["hits"]
         assert "a cat" in [hit["_source"]["uri"] for hit in hits]
         assert session.delete(f"{url}/v1/documents", params={"index": alias, "uri": "a cat"}).ok
-
-
-def check_page(managed: Managed) -> None:
-    """Ask the routes of the page for the index."""
-    with serve_page(managed.connection, managed.alias) as page:
-        assert page.post("/api/search", {"text": "a cat"}).json["hits"]
-        assert page.post("/api/facets", {"text": "a cat"}).json["total"] >= 1
-        assert page.get("/api/about").status == 200

@@ -29,7 +29,7 @@ from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.products import ManagedProduct
-from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields
+from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields, parse_token_weights
 from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import IndexSpec, WriteTarget
@@ -196,8 +196,7 @@ def check_stored(stored: Stored, vectors: Vectors, policy: TokenPolicy | None) -
         assert list(stored[id_]["tokens"].items()) == list(expected["tokens"].items())
 
 
-BOTH_WAYS = pytest.mark.parametrize("cluster", ["", "elasticsearch-serverless"], indirect=True)
-"""By the script, and from here."""
+BOTH_WAYS = pytest.mark.parametrize("cluster", ["", "elasticsearch-serverless"], ids=["script", "from here"], indirect=True)
 
 
 @pytest.fixture
@@ -277,14 +276,15 @@ def test_rules_are_counted_and_found_words_follow(cluster: PolicyCluster) -> Non
     assert (cluster.find_ids("egyptian"), cluster.find_ids("young.cat")) == ({"cat", "mute"}, set())
 
 
-@pytest.mark.parametrize("failing", [b'"size":1', b'"search_after"'])
-def test_cluster_failures_during_a_plan_are_our_errors(
-    cluster: PolicyCluster, node_url: str, failing: bytes, monkeypatch: pytest.MonkeyPatch
+def test_cluster_failures_between_pages_of_a_plan_are_our_errors(
+    cluster: PolicyCluster, node_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preview, "_PAGE_SIZE", 1)
     cluster.open_with(draw_vectors(13, 2, 10))
     with (
-        RecordingProxy(node_url, gate=lambda request: StubResponse(status=500) if failing in request.body else None) as proxy,
+        RecordingProxy(
+            node_url, gate=lambda request: StubResponse(status=500) if b"search_after" in request.body else None
+        ) as proxy,
         Cluster(Connection(url=proxy.url)) as proxied,
     ):
         with expect_error("cluster-error") as caught:
@@ -457,19 +457,15 @@ def test_an_unexpected_document_fails_alone(cluster: PolicyCluster) -> None:
     [counts] = cluster.apply_policy(TokenPolicy(cap={"dog": 0.25})).values()
     assert (counts.changed, set(counts.failed)) == (3, {"undo"})
     stored = cluster.read_stored()
-    assert drop_nulls(stored["null"]) == stored["list"]["tokens"] == {"dog": 0.25}
+    assert parse_token_weights(stored["null"]["tokens"]) == stored["list"]["tokens"] == {"dog": 0.25}
     assert stored["forms"] == {**documents["forms"], **stored["forms"], "top_tokens": "dog", "impacts": ["dog|500"]}
     cluster.client.delete(index=cluster.alias, id="undo", params={"refresh": "true"})
     plan, _ = cluster.preview_policy(TokenPolicy(mute=("cat",)))
     assert (plan.changed, plan.only_reverted) == (3, 2)
     cluster.roll_back()
     stored = cluster.read_stored()
-    assert drop_nulls(stored.pop("null")) == stored["list"].pop("tokens") == {"dog": 0.5}
+    assert parse_token_weights(stored.pop("null")["tokens"]) == stored["list"].pop("tokens") == {"dog": 0.5}
     assert stored == {"list": {}, "forms": documents["forms"]}
-
-
-def drop_nulls(source: dict[str, Any]) -> dict[str, Any]:
-    return {token: weight for token, weight in source["tokens"].items() if weight is not None}
 
 
 def test_parallel_build_inherits_the_policy(cluster: PolicyCluster) -> None:

@@ -47,7 +47,6 @@ def test_a_domain_refuses_requests_as_if_they_had_no_login(body: object, code: s
     [
         (2, "auto_expand_replicas", ["0-1"], ""),
         (3, "auto_expand_replicas", ["0-1", "0-2"], ""),
-        (4, "auto_expand_replicas", ["0-1", "0-3"], ""),
         (3, "number_of_replicas", ["1"], "copies-required"),
         (0, "auto_expand_replicas", ["0-1"], "cluster-error"),
     ],
