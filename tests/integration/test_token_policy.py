@@ -459,8 +459,8 @@ def test_an_unexpected_document_fails_alone(cluster: PolicyCluster) -> None:
     stored = cluster.read_stored()
     assert parse_token_weights(stored["null"]["tokens"]) == stored["list"]["tokens"] == {"dog": 0.25}
     assert stored["forms"] == {**documents["forms"], **stored["forms"], "top_tokens": "dog", "impacts": ["dog|500"]}
-    cluster.client.delete(index=cluster.alias, id="undo", params={"refresh": "true"})
     plan, _ = cluster.preview_policy(TokenPolicy(mute=("cat",)))
+    cluster.client.delete(index=cluster.alias, id="undo", params={"refresh": "true"})
     assert (plan.changed, plan.only_reverted) == (3, 2)
     cluster.roll_back()
     stored = cluster.read_stored()

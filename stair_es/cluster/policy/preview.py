@@ -102,8 +102,11 @@ def _compute_change(hit: Mapping[str, Any], policy: TokenPolicy | None) -> Docum
     tokens = source.get("tokens")
     if not isinstance(tokens, dict):
         return None
-    before = SparseVector.from_mapping(parse_token_weights(tokens))
-    original = parse_policy_undo(source).restore(before)
+    try:
+        before = SparseVector.from_mapping(parse_token_weights(tokens))
+        original = parse_policy_undo(source).restore(before)
+    except (TypeError, ValueError):  # of a document that another program has written: apply counts it as failed
+        return None
     applied = policy.apply(original) if policy else None
     after = applied.vector if applied else original
     digest = policy.digest if policy and applied and applied.undo else None
