@@ -452,20 +452,21 @@ def test_an_unexpected_document_fails_alone(cluster: PolicyCluster) -> None:
         "list": {"tokens": {"dog": 0.5}, "policy": "x", "policy_undo": {"tokens": [1], "added": [1, None]}},
         "forms": {"tokens": {"dog": 0.5, "cat": 0.5}, "top_tokens": "dog", "impacts": ["dog|500"]},
     }
+    follows = {"top_tokens": ["cat", "dog"]}  # a string is what a synthetic source has of one token
     for id_, document in documents.items():
         cluster.client.index(index=cluster.alias, id=id_, body=document, params={"refresh": "true"})
     [counts] = cluster.apply_policy(TokenPolicy(cap={"dog": 0.25})).values()
     assert (counts.changed, set(counts.failed)) == (3, {"undo"})
     stored = cluster.read_stored()
     assert parse_token_weights(stored["null"]["tokens"]) == stored["list"]["tokens"] == {"dog": 0.25}
-    assert stored["forms"] == {**documents["forms"], **stored["forms"], "top_tokens": "dog", "impacts": ["dog|500"]}
+    assert stored["forms"] == {**documents["forms"], **stored["forms"], **follows, "impacts": ["dog|500"]}
     plan, _ = cluster.preview_policy(TokenPolicy(mute=("cat",)))
     cluster.client.delete(index=cluster.alias, id="undo", params={"refresh": "true"})
     assert (plan.changed, plan.only_reverted) == (3, 2)
     cluster.roll_back()
     stored = cluster.read_stored()
     assert parse_token_weights(stored.pop("null")["tokens"]) == stored["list"].pop("tokens") == {"dog": 0.5}
-    assert stored == {"list": {}, "forms": documents["forms"]}
+    assert stored == {"list": {}, "forms": {**documents["forms"], **follows}}
 
 
 def test_parallel_build_inherits_the_policy(cluster: PolicyCluster) -> None:

@@ -41,8 +41,8 @@ _UNSUPPORTED_STATUSES = (400, 404, 405, 410, 501)
 _AFTER_FAILURE = RetryPolicy(attempts=2)
 _NO_FAILURES = (CHANGED, UNCHANGED, DELETED_MEANWHILE, WRITTEN_AGAIN)
 _POLICY_FIELDS = ("tokens", "top_tokens", "impacts", "policy", "policy_undo")
-_FORMS: Mapping[str, type] = {"top_tokens": list, "impacts": str}
-"""Fields that only follow if a document has them in this form: other programs may have put something else there."""
+_FORMS: Mapping[str, tuple[type, ...]] = {"top_tokens": (list, str), "impacts": (str,)}
+"""Fields that only follow if a document has them in one of these forms: other programs may have put something else there."""
 
 
 @dataclass(frozen=True, kw_only=True)
