@@ -114,15 +114,17 @@ _ELASTICSEARCH = {
     "search --query-type neural_sparse": KnownFailure(message="it requires OpenSearch 2.14 or newer", cause="engine"),
     "policy apply": _NO_PAINLESS,
     "policy rollback": _NO_PAINLESS,
+    "annotate": _NO_PAINLESS,
 }
 _DISTRIBUTION = {**_ELASTICSEARCH, "template publish": _NO_MUSTACHE}
 """Of a distribution as Maven serves it, with the stand-in or the field type `sparse_vector`."""
 _NO_TYPE = {
     "ingest --vector rank_features": KnownFailure(message="--vector sparse_vector", cause="node"),
     "search --query-type rank_features": KnownFailure(message="is sparse_vector, not rank_features", cause="node"),
+    "ingest-labels": KnownFailure(message="The mapper type [rank_features]", cause="node"),
 }
 _NO_QUERY = KnownFailure(message="unknown query [sparse_vector]", cause="node")
-_STAND_IN = frozenset({"ingest --vector rank_features", "search --query-type rank_features"})
+_STAND_IN = frozenset({"ingest --vector rank_features", "search --query-type rank_features", "ingest-labels"})
 _ALL_BY_STAND_IN = _STAND_IN | {
     "ingest the same again",
     "ingest --token-index",
@@ -133,7 +135,10 @@ _ALL_BY_STAND_IN = _STAND_IN | {
     "search --hybrid rrf",
     "policy plan",
     "serve",
+    "encoder --index",
+    "ingest-texts",
     "doctor",
+    "forget",
 }
 """The checks on an index with `rank_features`."""
 

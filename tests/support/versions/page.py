@@ -100,6 +100,8 @@ Some checks need an explanation:
 - `search`: "a cat" must find the cat first. With `--query-type`, each score must equal the exact dot product within 0.5 %.
 - `template search`: a plain request to `_search/template`.
 - `serve`: the start page, a search by words, a search by an uploaded image, an image and its thumbnail.
+- `encoder --index`: the body of `/v1/query`, sent to the cluster, finds the cat first.
+- `ingest-labels`: a label that is no word of the model finds its photo. `forget`: the next ingest leaves the image out.
 
 ## Error messages
 
