@@ -105,7 +105,7 @@ PARSED_ONLY = {
     "docs/ingest.md": 1,
     "docs/models.md": 5,
     "docs/observe.md": 1,
-    "docs/query-speed.md": 9,
+    "docs/query-speed.md": 6,
     "docs/ray.md": 3,
     "docs/recipes.md": 4,
     "docs/serve.md": 1,
