@@ -87,7 +87,7 @@ PARSED_ONLY = {
     "docs/connection.md": 1,
     "docs/dashboards.md": 2,
     "docs/distill.md": 10,
-    "docs/encoder.md": 2,
+    "docs/encoder.md": 1,
     "docs/evaluate.md": 2,
     "docs/howto/application-search.md": 1,
     "docs/howto/aws.md": 1,
