@@ -76,7 +76,7 @@ def test_one_of_three_nodes_may_die_in_an_ingest_and_restarts_with_its_data(tmp_
         assert ingest_photos(lambda _: None) == (3, 0, 0)
         cluster.start()  # the replica is there
         dying, survivor = split_by_primary(cluster, "photos")
-        client = OpenSearch(survivor.url)
+        client = OpenSearch(survivor.url, timeout=120)  # it may have to elect a leader first
         alone = {"number_of_replicas": 0, "index.routing.allocation.require._name": dying.name}
         client.indices.create(index="alone", body={"settings": alone})
         client.index(index="alone", id="1", body={"a": 1}, params={"refresh": "true"})

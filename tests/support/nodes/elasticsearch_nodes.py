@@ -124,8 +124,8 @@ def build_elasticsearch(version: str, base: Path, *, with_stand_in: bool = False
     return _build_node(version, base, {"discovery.type": "single-node"}, with_stand_in=with_stand_in, heap=heap)
 
 
-def build_elasticsearch_cluster(version: str, base: Path, *, size: int = 3, with_stand_in: bool = False) -> Cluster:
-    """Return `size` nodes without logins that form a cluster; not started yet.
+def build_elasticsearch_cluster(version: str, base: Path, *, size: int = 3) -> Cluster:
+    """Return `size` nodes without logins and stand-in that form a cluster; not started yet.
 
     Raises:
         LookupError: There is no full JDK, or no way to run it as a user other than root.
@@ -140,7 +140,7 @@ def build_elasticsearch_cluster(version: str, base: Path, *, size: int = 3, with
     for name, transport in zip(names, transports, strict=True):
         (folder := base / name).mkdir()
         settings = {**together, "node.name": name, "transport.port": transport}
-        nodes.append(_build_node(version, folder, settings, with_stand_in=with_stand_in, heap="384m"))
+        nodes.append(_build_node(version, folder, settings, with_stand_in=False, heap="384m"))
     return Cluster(nodes)
 
 
