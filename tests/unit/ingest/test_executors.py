@@ -217,6 +217,7 @@ def test_threads_replace_a_ray_that_nobody_requested(
 
     monkeypatch.setattr(pipeline, "open_ray_workers", fail_to_start)
     monkeypatch.setattr("stair_es.ingest.options.count_cuda_devices", lambda: gpus)
+    monkeypatch.setattr("stair_es.ingest.options.find_spec", lambda name: True)  # `make unit` installs no Ray
     options = IngestOptions(alias="a", model=ModelSpec(name="stair-mini"), runner=runner, ray=RayOptions(address=address))
     assert choose_runner(options)[0] == ("ray" if (gpus > 1 and runner == "auto") or used == "error" else "local")
     with expect_error("ray-not-started") if used == "error" else nullcontext(), ExitStack() as stack:
