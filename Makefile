@@ -10,11 +10,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UNIT_VENV := .venv-unit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit coverage bench compatibility browser docs dist dist-check image-check lint format clean
+.PHONY: help demo test nightly nightly-tests unit coverage bench compatibility browser docs dist dist-check image-check lint format clean
 
 help:
 	@echo "make demo    install into .venv, start a search node, take in the bundled photos, search them"
-	@echo "make test    install what the tests need (torch among it; as root on Debian Chromium too) and run them all"
+	@echo "make test    install what the tests need (torch among it; as root on Debian Chromium too) and run what a change has to pass"
+	@echo "make nightly  the tests that make test leaves out: other engines, all pages of the docs, lost nodes, and the image check"
 	@echo "make unit    install into .venv-unit (0.6 GB, without torch and Ray) and run the unit tests; make coverage names untested lines, too"
 	@echo "make bench   run all benchmarks in a short form and write docs/benchmarks.md (BENCH=long: hours; ONLY=\"ingest sink\": some)"
 	@echo "make compatibility  run the commands on every version of the engines, write docs/compatibility.md (ONLY=\"2.19.1 8.17.0\": some)"
@@ -29,16 +30,22 @@ demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 # BLAS threads spin while they wait, and would take the cores that the tests of the other worker need.
-test unit coverage: export OMP_NUM_THREADS := 1
-test unit coverage: export OPENBLAS_NUM_THREADS := 1
+test nightly-tests unit coverage: export OMP_NUM_THREADS := 1
+test nightly-tests unit coverage: export OPENBLAS_NUM_THREADS := 1
 # The installation compiles nothing: what is imported is compiled once, unless the machine forbids it, and then by every process.
-test unit coverage: export PYTHONDONTWRITEBYTECODE :=
+test nightly-tests unit coverage: export PYTHONDONTWRITEBYTECODE :=
 # Every package is installed here, so a test that lacks one fails. `make unit` skips it.
-test: export STAIR_ES_ALL_TESTS := 1
+test nightly-tests: export STAIR_ES_ALL_TESTS := 1
 # In CI a test that fails runs once more. One that then passes depends on the machine: the end of the log has its traceback, fix it.
-test: PYTEST_ARGS ?= $(if $(CI),--reruns 1 --max-suite-reruns 10 --rerun-show-tracebacks)
+test nightly-tests: PYTEST_ARGS ?= $(if $(CI),--reruns 1 --max-suite-reruns 10 --rerun-show-tracebacks)
 test: $(VENV)/.installed-test browser
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not nightly" $(PYTEST_ARGS)
+
+# What few changes can break: `git grep pytest.mark.nightly` shows the reasons. The image check skips where it can't fetch packages.
+nightly: nightly-tests image-check
+
+nightly-tests: $(VENV)/.installed-test browser
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m nightly $(PYTEST_ARGS)
 
 unit: $(UNIT_VENV)/.installed
 	$(UNIT_VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/unit $(PYTEST_ARGS)

@@ -4,7 +4,6 @@
 
     python scripts/check_image.py                          # as root on Debian or Ubuntu: installs buildah and mmdebstrap
     python scripts/check_image.py --required               # fails where it would skip
-    python scripts/check_image.py --changed --limit 260    # skips unless commits changed what the image is built from
 
 mmdebstrap makes a base of Debian's own Python, in place of the official one that the Dockerfile names. buildah builds the target
 cpu of the unchanged deploy/Dockerfile on it. Then commands run in the image without a network, its files are looked through, and
@@ -35,22 +34,11 @@ from typing import NoReturn
 
 ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stair-es" / "image-check"
-INPUTS = (
-    "deploy/Dockerfile",
-    "deploy/image",
-    "setup.cfg",
-    "pyproject.toml",
-    ".dockerignore",
-    "MANIFEST.in",
-    "scripts/check_image.py",
-)
-"""What decides whether the image can be built; the code in it is tried by other checks."""
 TOOLS = ("buildah", "mmdebstrap")
 SUITE = "bookworm"
 BASE_PACKAGES = ("ca-certificates", "netbase", "python-is-python3", "python3", "python3-pip", "tzdata")
 MOUNTED = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
 """This machine's authorities and package index, for the commands of the build only."""
-RECENT_S = 2 * 24 * 3600
 FETCH_FAILED = re.compile(
     r"after connection broken by|Could not fetch URL|Temporary failure (?:in name resolution|resolving)|Unable to connect to"
     r"|ReadTimeoutError|IncompleteRead|HTTP error 5\d\d|Failed to fetch"
@@ -87,27 +75,23 @@ class Builder:
     """buildah with a separate storage."""
 
     storage: Path
-    deadline: float | None = None
 
     def run(self, *command: str | Path, network: bool = True) -> str:
         """Run a command in a separate mount namespace, which leaves no mounts behind, and return what it prints.
 
         Raises:
-            SkipCheck: If the time is up, or if a registry can't be reached.
+            SkipCheck: If a registry can't be reached.
             subprocess.CalledProcessError: If the command fails for another reason.
         """
         argv = ["unshare", "--mount", *([] if network else ["--net"]), *map(str, command)]
-        timeout_s = None if self.deadline is None else max(self.deadline - time.monotonic(), 0.1)
         with subprocess.Popen(
             argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         ) as process:
             try:
-                output, _ = process.communicate(timeout=timeout_s)
-            except BaseException as error:
+                output, _ = process.communicate()
+            except BaseException:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                if isinstance(error, subprocess.TimeoutExpired):
-                    raise SkipCheck("the time is up") from None
                 raise
         failed_fetches = [line for line in output.splitlines() if FETCH_FAILED.search(line)]
         if process.returncode and failed_fetches:
@@ -155,35 +139,6 @@ class Builder:
 
 def _last_lines(output: str, count: int) -> str:
     return "\n".join(output.strip().splitlines()[-count:])
-
-
-def hash_inputs(root: Path) -> str:
-    """Return a digest of the files that the image is built from."""
-    digest = hashlib.sha256()
-    for name in INPUTS:
-        at = root / name
-        for path in sorted(path for path in (at.rglob("*") if at.is_dir() else [at]) if path.is_file()):
-            digest.update(f"{path.relative_to(root)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _git(root: Path, *arguments: str) -> str:
-    """Return what git prints, or nothing if it fails."""
-    done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def have_commits_changed(root: Path) -> bool:
-    """Check whether the commits that are about to land changed what the image is built from.
-
-    These are the commits since the branch left origin/main. Where that isn't known, they are those of the two days before the
-    last one. Where the history is too short for that, the answer is yes.
-    """
-    head, base = _git(root, "rev-parse", "HEAD"), _git(root, "merge-base", "HEAD", "origin/main")
-    if not base or base == head:
-        before = int(_git(root, "show", "--no-patch", "--format=%ct", "HEAD") or 0) - RECENT_S
-        base = _git(root, "rev-list", "-1", "--first-parent", f"--before={before}", "HEAD")
-    return not base or bool(_git(root, "diff", "--name-only", base, "HEAD", "--", *INPUTS))
 
 
 def install_tools() -> None:
@@ -269,13 +224,12 @@ def check_rebuilds(builder: Builder, image: str, own_mb: float) -> None:
     print(f"built again: the same wheel; after an edit of one line in {took_s:.0f} s, one layer of {own_mb:.0f} MB is new")
 
 
-def check_all(limit_s: float | None) -> None:
+def check_all() -> None:
     """Build the image and check it."""
-    deadline = None if limit_s is None else time.monotonic() + limit_s
     install_tools()
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="storage-", ignore_cleanup_errors=True) as storage:
-        builder = Builder(Path(storage), deadline)
+        builder = Builder(Path(storage))
         begun = time.monotonic()
         make_base(builder)
         print(f"base: {time.monotonic() - begun:.0f} s", flush=True)
@@ -287,8 +241,6 @@ def check_all(limit_s: float | None) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Build the image without a registry or a daemon, and try it.")
     parser.add_argument("--required", action="store_true", help="fail where the check would be skipped")
-    parser.add_argument("--changed", action="store_true", help="skip unless commits changed what the image is built from")
-    parser.add_argument("--limit", type=float, metavar="SECONDS", help="skip what isn't finished by then")
     return parser.parse_args(arguments)
 
 
@@ -299,12 +251,8 @@ def _end(*_: object) -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the check and return the exit code."""
     options = _parse(arguments)
-    stamp = CACHE / f"{hash_inputs(ROOT)}.checked"
-    if options.changed and (stamp.exists() or not have_commits_changed(ROOT)):
-        print("image-check: nothing to do, what the image is built from hasn't changed")
-        return 0
     try:
-        check_all(options.limit)
+        check_all()
     except SkipCheck as skipped:
         print(f"image-check: {'failed' if options.required else 'skipped'}: {skipped}", file=sys.stderr)
         return 1 if options.required else 0
@@ -314,7 +262,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AssertionError as error:
         print(f"image-check: failed: {error}", file=sys.stderr)
         return 1
-    stamp.touch()
     return 0
 
 

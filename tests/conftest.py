@@ -7,6 +7,7 @@ Two exceptions: Elasticsearch 8 and 9 need a full JDK, and a machine without one
 from __future__ import annotations
 
 import os
+import re
 import signal
 import uuid
 from collections.abc import Callable, Iterator
@@ -41,6 +42,9 @@ _NODES = pytest.StashKey[str]()
 LONGEST_FIRST = ("docs/test_snippets.py", "integration/test_ray.py", "integration/test_torchrun.py", "e2e", "integration")
 """Files that take two minutes or more, then layers: so the workers end together, unit tests fill the gaps."""
 
+NIGHTLY_NODES = re.compile(r"elasticsearch[78]|plugin_url")
+"""Engines in parameters and fixtures of a test. `make test` starts the embedded node, and Elasticsearch 9 for `sparse_vector`."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Own the nodes, except in a worker, and handle SIGINT again in a run that a shell put into the background.
@@ -71,8 +75,16 @@ def pytest_configure_node(node: Any) -> None:  # noqa: ANN401  of pytest-xdist, 
     node.workerinput["nodes"] = node.config.stash[_NODES]
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run long files first, and deselect GPU tests without a GPU."""
+    """Run long files first, mark those for the night, and deselect GPU tests without a GPU."""
+    for item in items:
+        parameters = item.callspec.id if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ""
+        if "tests/unit" not in item.nodeid and NIGHTLY_NODES.search(" ".join((parameters, *getattr(item, "fixturenames", ())))):
+            item.add_marker(pytest.mark.nightly("engines other than the newest two"))
+        marker = item.get_closest_marker("nightly")
+        if marker and not (len(marker.args) == 1 and isinstance(marker.args[0], str)):
+            raise pytest.UsageError(f"{item.nodeid}: nightly() takes the reason")
     items.sort(key=get_rank)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not cuda.is_cuda_available():

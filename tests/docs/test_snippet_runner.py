@@ -11,7 +11,7 @@ import pytest
 from support.polling import poll_until
 from support.snippets.checks import InvalidSnippet, check_command, split_commands
 from support.snippets.pages import find_missing, parse_blocks, parse_commands
-from support.snippets.runner import PageRun, Rules
+from support.snippets.runner import PageRun, Rules, check_page
 from support.snippets.shell import Shell
 
 from stair_es.config.defaults import ENV_URL
@@ -170,6 +170,25 @@ def test_right_pages_pass(run_page: Callable[[str], PageRun], page: str) -> None
 def test_faults_are_found(run_page: Callable[[str], PageRun], page: str, message: str) -> None:
     with pytest.raises((InvalidSnippet, ValueError), match=message):
         run_page(page)
+
+
+INVALID = {
+    "an option": ("```console\n$ cd x && stair-es search cat --no-such-option > hits\n```", "page.md:2: .*\n.*no-such-option"),
+    "a command": ("```console\n$ stair-es no-such-command | jq .\n```", "no-such-command"),
+    "python": ("```python\nx = (\n```", "page.md:2: "),
+    "json": ("```json\n{'a': 1}\n```", "page.md:2: not json"),
+}
+
+
+@pytest.mark.parametrize(("page", "message"), INVALID.values(), ids=INVALID)
+def test_faults_are_found_without_running(page: str, message: str) -> None:
+    with pytest.raises(InvalidSnippet, match=message):
+        check_page("page.md", page)
+
+
+@pytest.mark.parametrize("page", RIGHT.values(), ids=RIGHT)
+def test_right_pages_are_valid(page: str) -> None:
+    check_page("page.md", textwrap.dedent(page))
 
 
 def _is_running(process: int) -> bool:

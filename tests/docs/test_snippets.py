@@ -1,7 +1,7 @@
 """Every command and snippet of the README and of docs/ is run, as far as this machine can.
 
 A page is a test: one home, one shell, one empty cluster, its blocks from top to bottom (tests/support/snippets/runner.py).
-Below is all that is not run, and why.
+Below is all that is not run, and why. `make test` runs the pages in FIRST_PAGES, and checks the others without running them.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.snippets.checks import InvalidSnippet
 from support.snippets.fixtures import PageEnvironment, build_environment, create_files, create_home
 from support.snippets.pages import parse_blocks, parse_commands
-from support.snippets.runner import PageRun, Rules, is_skipped
+from support.snippets.runner import PageRun, Rules, check_page, is_skipped
 from support.snippets.shell import Shell
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +118,9 @@ PARSED_ONLY = {
 }
 """Page -> how many of its commands fall under `not_run`. Written down so that no page hides there unseen."""
 
+FIRST_PAGES = {"README.md", "docs/start.md", "docs/ingest.md", "docs/howto/your-application.md"}
+"""Where readers begin."""
+
 ON_OWN_NODE = {"docs/howto/haystack.md"}
 """Pages whose readers have no cluster: without `STAIR_ES_URL`, the first command starts the embedded node of an empty home.
 
@@ -163,12 +167,22 @@ def _run_page(page: Path, environment: PageEnvironment, folder: Path) -> None:
             subprocess.run([_STAIR_ES, "node", "down"], env=variables, capture_output=True, check=True)
 
 
-@pytest.mark.parametrize("page", _SNIPPETS, ids=_get_page_name)
+def _build_parameter(page: Path) -> Any:  # noqa: ANN401  a private class of pytest
+    name = _get_page_name(page)
+    return pytest.param(page, id=name, marks=[] if name in FIRST_PAGES else [pytest.mark.nightly("what a page shows")])
+
+
+@pytest.mark.parametrize("page", [_build_parameter(page) for page in _SNIPPETS])
 def test_snippets_of_each_page_work(page: Path, page_environment: PageEnvironment, tmp_path: Path) -> None:
     try:
         _run_page(page, page_environment, tmp_path)
     except InvalidSnippet as error:
         pytest.fail(str(error), pytrace=False)
+
+
+@pytest.mark.parametrize("page", _SNIPPETS, ids=_get_page_name)
+def test_snippets_of_each_page_are_valid(page: Path) -> None:
+    check_page(_get_page_name(page), page.read_text(encoding="utf-8"))
 
 
 def test_snippets_that_are_only_parsed_are_listed() -> None:

@@ -142,6 +142,7 @@ def fetch_status(url: str, **headers: str) -> int:
 # ------------------------------------------------------------------------------------------------- docker compose up
 
 
+@pytest.mark.nightly("Ray as deploy/compose.yaml starts it")
 def test_compose_starts_ray_ingests_and_serves_the_page(
     node_url: str, client: OpenSearch, index_name: str, photo_folder: Path, stair_home: Path, tmp_path: Path
 ) -> None:

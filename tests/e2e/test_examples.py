@@ -166,6 +166,7 @@ def _find_words(text: str) -> list[str]:
     return _NUMBER.sub("", text).replace("#", "").split()
 
 
+@pytest.mark.nightly("an example")
 def test_a_browser_looks_texts_up(tmp_path: Path) -> None:
     """As a site would: the program as a module, and the table as a file that the server sends."""
     shutil.copy(EXAMPLES / "clients" / "lookup.mjs", tmp_path / "lookup.js")
@@ -188,6 +189,7 @@ def test_a_browser_looks_texts_up(tmp_path: Path) -> None:
         server.shutdown()
 
 
+@pytest.mark.nightly("an example on Ray")
 def test_ray_job_ingests_and_reports(node_url: str, index_name: str, tmp_path: Path) -> None:
     for name in ("tabby-cat.jpg", "espresso.jpg"):
         shutil.copy(PHOTOS / name, tmp_path)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.nightly("a round of each fault of benchmarks/faults.py")
+
 ROOT = Path(__file__).parents[2]
 KINDS = {"driver", "worker", "node", "one-of-three", "proxy", "alias", "swap", "tmpdir", "dead-letters", "node-disk"}
 

@@ -7,10 +7,12 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 from support.browser.page_actions import QUERY, call_api, find_violations, get_slider, get_weight, open_results
-from support.browser.web_server import DESKTOP, PHONE, PageErrors, Site
+from support.browser.web_server import DESKTOP, OTHER_SIZE, PHONE, PageErrors, Site
+
+SIZES = [pytest.param(DESKTOP, id="desktop"), pytest.param(PHONE, id="phone", marks=OTHER_SIZE)]
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_view(site: Site, page: Page, theme: Literal["light", "dark"], size: ViewportSize) -> None:
     page.set_viewport_size(size)

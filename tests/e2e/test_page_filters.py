@@ -22,12 +22,13 @@ from support.browser.page_actions import (
     wait_for_hits,
     wait_for_tiles,
 )
-from support.browser.web_server import PHOTOS, PageErrors, Site, ingest_images, save_screenshot, serve_site
+from support.browser.web_server import OTHER_SIZE, PHOTOS, PageErrors, Site, ingest_images, save_screenshot, serve_site
 
 Contexts = Callable[..., BrowserContext]
 BRANDS = ["Acme", "Borealis", "Côte & Fils", 'The "Quoted" Co']
 DESKTOP: ViewportSize = {"width": 1366, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 844}
+SIZES = [pytest.param(DESKTOP, id="desktop"), pytest.param(PHONE, id="phone", marks=OTHER_SIZE)]
 QUERY = "animal"
 
 
@@ -341,7 +342,7 @@ def test_a_phone_has_one_button_and_a_sheet(shop_site: Site, context: Contexts) 
     expect(sheet).to_be_hidden()
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing(shop_site: Site, page: Page, theme: Literal["light", "dark"], size: ViewportSize) -> None:
     page.set_viewport_size(size)
@@ -396,7 +397,7 @@ def test_matches_are_sorted_by_a_price(shop_site: Site, page: Page) -> None:
 
 
 @pytest.mark.parametrize("locale", ["en-US", "de-DE"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("size", SIZES)
 def test_a_title_and_a_price_are_below_a_picture(shop_site: Site, context: Contexts, locale: str, size: ViewportSize) -> None:
     page = context(viewport=size, locale=locale).new_page()
     open_gallery(shop_site, page, "/")

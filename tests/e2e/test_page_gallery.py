@@ -27,12 +27,13 @@ from support.browser.page_actions import (
     wait_for_tiles,
     wait_until,
 )
-from support.browser.web_server import PHOTOS, PageErrors, Site, ingest_images, save_screenshot, serve_site
+from support.browser.web_server import OTHER_SIZE, PHOTOS, PageErrors, Site, ingest_images, save_screenshot, serve_site
 
 Contexts = Callable[..., BrowserContext]
 DESKTOP: ViewportSize = {"width": 1366, "height": 900}
 WIDE: ViewportSize = {"width": 2560, "height": 1300}
 PHONE: ViewportSize = {"width": 390, "height": 844}
+SIZES = [pytest.param(DESKTOP, id="desktop"), pytest.param(PHONE, id="phone", marks=OTHER_SIZE)]
 MANY = 900
 ON_SCREEN = """() => [...document.querySelectorAll('.found li.tile')].filter((tile) => {
     const box = tile.getBoundingClientRect();
@@ -95,7 +96,14 @@ def change_answers(page: Page, change: Callable[[dict[str, Any]], None]) -> None
     page.route("**/api/search", fulfill_route)
 
 
-@pytest.mark.parametrize(("size", "least"), [(DESKTOP, 24), (WIDE, 40), (PHONE, 8)], ids=["desktop", "wide", "phone"])
+@pytest.mark.parametrize(
+    ("size", "least"),
+    [
+        pytest.param(DESKTOP, 24, id="desktop"),
+        pytest.param(WIDE, 40, id="wide", marks=OTHER_SIZE),
+        pytest.param(PHONE, 8, id="phone", marks=OTHER_SIZE),
+    ],
+)
 def test_a_screen_is_full_of_pictures(large_site: Site, context: Contexts, size: ViewportSize, least: int) -> None:
     page = context(viewport=size, has_touch=size is PHONE, is_mobile=size is PHONE).new_page()
     open_gallery(large_site, page, "/?q=animal")
@@ -108,7 +116,7 @@ def test_a_screen_is_full_of_pictures(large_site: Site, context: Contexts, size:
     save_screenshot(page, f"gallery-{size['width']}")
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("size", SIZES)
 def test_pictures_are_whole(odd_shapes: Site, page: Page, size: ViewportSize) -> None:
     page.set_viewport_size(size)
     open_gallery(odd_shapes, page, "/")
@@ -132,7 +140,7 @@ def test_pictures_are_whole(odd_shapes: Site, page: Page, size: ViewportSize) ->
     save_screenshot(page, f"gallery-shapes-{size['width']}")
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 12, 20])
 def test_the_last_row_is_full_too(site: Site, page: Page, size: ViewportSize, count: int) -> None:
     page.set_viewport_size(size)
@@ -512,7 +520,7 @@ def test_try_again_is_offered_only_where_it_can_help(site: Site, page: Page, pag
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("size", SIZES)
 def test_accessibility(site: Site, context: Contexts, theme: Literal["light", "dark"], size: ViewportSize) -> None:
     page = context(viewport=size, color_scheme=theme, has_touch=size is PHONE).new_page()
 

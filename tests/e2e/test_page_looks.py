@@ -16,7 +16,16 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from support.browser.copied_photos import copy_documents
 from support.browser.page_actions import call_api, find_violations, get_slider, open_filter, open_gallery, open_results
-from support.browser.web_server import PHOTOS, PageErrors, Site, ingest_images, open_context, save_screenshot, serve_site
+from support.browser.web_server import (
+    OTHER_SIZE,
+    PHOTOS,
+    PageErrors,
+    Site,
+    ingest_images,
+    open_context,
+    save_screenshot,
+    serve_site,
+)
 from support.servers.recording_proxy import RecordingProxy, StubResponse
 
 SIZES = {"desktop": (1366, 900), "wide": (2560, 1440), "phone": (390, 844)}
@@ -249,7 +258,7 @@ def wait_for_pictures(page: Page) -> None:
     raise TimeoutError("pictures are missing")
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", ["desktop", *(pytest.param(size, marks=OTHER_SIZE) for size in SIZES if size != "desktop")])
 @pytest.mark.parametrize("view", VIEWS)
 def test_view(looks_site: Looks, pages_by_width: dict[str, Page], page_errors: PageErrors, view: str, size: str) -> None:
     if view == "outage":

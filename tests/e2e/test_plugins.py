@@ -21,6 +21,7 @@ from stair_es.system.ray_session import START_TIMEOUTS
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))[:8]
+RUNNERS = ["local", pytest.param("ray", marks=pytest.mark.nightly("plugins in workers of Ray"))]
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -132,7 +133,7 @@ def test_all_four_are_listed(stair_es: Run) -> None:
     assert "stair-es-example-plugin 1.0.0" in stair_es("plugins").stdout
 
 
-@pytest.mark.parametrize("runner", ["local", "ray"])
+@pytest.mark.parametrize("runner", RUNNERS)
 def test_from_an_archive_into_files_and_again(
     stair_es: Run, image_archive: Path, tmp_path: Path, runner: str, request: pytest.FixtureRequest
 ) -> None:
@@ -180,7 +181,7 @@ def test_removed_archive_members_are_removed(stair_es: Run, image_archive: Path,
     assert len(_read_bulk_bodies(tmp_path / "out")) == len(PHOTOS) - 1
 
 
-@pytest.mark.parametrize("runner", ["local", "ray"])
+@pytest.mark.parametrize("runner", RUNNERS)
 def test_from_an_archive_into_the_cluster_and_found_by_color(
     stair_es: Run,
     image_archive: Path,

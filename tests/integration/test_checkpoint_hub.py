@@ -184,6 +184,7 @@ def test_a_short_name_is_its_id_on_the_hub(public_hub: HubServer, tmp_path: Path
     assert not public_hub.downloads
 
 
+@pytest.mark.nightly("a whole recipe with words of its own")
 def test_a_recipe_scores_its_words_once(public_hub: HubServer, tmp_path: Path) -> None:
     siglip, home, data = HUB_MODELS[-1], tmp_path / "home", tmp_path / "data"
     arguments = ("encode", "--text", "a red bus", "--json", "--model")
@@ -252,6 +253,7 @@ def test_list_shows_the_cache_without_downloads(public_hub: HubServer, tmp_path:
     assert list_cached() == {"photos": False, "photos-small": True, "pages": False, "siglip2": True}
 
 
+@pytest.mark.nightly("a benchmark")
 def test_the_benchmark_measures_what_is_here(public_hub: HubServer, tmp_path: Path) -> None:
     home, captions, file = tmp_path / "home", tmp_path / "captions.jsonl", tmp_path / "figures.json"
     for name in ("photos", "pages"):  # of the latter, what is known before the consent
@@ -313,6 +315,7 @@ def answer_question(arguments: tuple[str, ...], answer: str, environment: dict[s
     return running.wait(), shown.decode()
 
 
+@pytest.mark.nightly("five answers to one question on terminals")
 def test_consent_is_asked_once_on_a_terminal(public_hub: HubServer, tmp_path: Path) -> None:
     """A yes is the answer of all further runs, with or without a terminal."""
     variables = {

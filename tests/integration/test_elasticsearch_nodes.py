@@ -25,6 +25,8 @@ from stair_es.model.base import ModelSpec
 from stair_es.optional import import_optional
 from stair_es.sources.registry import open_source
 
+pytestmark = pytest.mark.nightly("nodes of Elasticsearch die, with clusters of three")
+
 MODEL = ModelSpec(name="stair-mini", backend="onnx")
 Vector = Literal["rank_features", "sparse_vector"]
 _TESTS = Path(__file__).parents[1]

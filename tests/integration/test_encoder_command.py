@@ -58,6 +58,7 @@ def test_the_weights_are_those_of_the_encode_command(encoder_url: str) -> None:
     assert response["texts"][0]["tokens"] == expected["tokens"]
 
 
+@pytest.mark.nightly("requests that schemathesis generates")
 def test_generated_requests_conform_to_the_openapi_document(encoder_url: str, tmp_path: Path) -> None:
     pytest.importorskip("schemathesis")
     (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)

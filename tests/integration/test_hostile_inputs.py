@@ -17,6 +17,8 @@ from support.corpora import hostile_files, hostile_images
 
 from stair_es.sources import limits
 
+pytestmark = pytest.mark.nightly("hostile files stay within memory and time; tests/unit/sources have each bound")
+
 Outcomes = dict[str, dict[str, float | str | None]]
 ROOT = Path(__file__).parents[2]
 MAX_MB, MAX_S = 600, 20

@@ -40,7 +40,7 @@ def read_picture(image: Image.Image, path: Path, **fields: Any) -> dict[str, Any
     return dict(enriched.fields)
 
 
-@pytest.fixture(scope="module", params=["local", "ray"])
+@pytest.fixture(scope="module", params=["local", pytest.param("ray", marks=pytest.mark.nightly("recognition on Ray"))])
 def read_corpus(request: pytest.FixtureRequest, node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
     """Photos, and a screenshot whose file has no telling name."""
     runner: Literal["local", "ray"] = request.param

@@ -113,7 +113,13 @@ class Managed:
         return lines if arguments[0] == "doctor" else lines[-1]
 
 
-@pytest.fixture(params=PRODUCTS, ids=lambda product: product.name)
+def _build_parameter(product: Product) -> Any:  # noqa: ANN401  a private class of pytest
+    """Run the strictest product with every change, the others in the night."""
+    marks = [] if product.name == "opensearch-serverless" else [pytest.mark.nightly("another managed product")]
+    return pytest.param(product, id=product.name, marks=marks)
+
+
+@pytest.fixture(params=[_build_parameter(product) for product in PRODUCTS])
 def managed(
     request: pytest.FixtureRequest, tmp_path: Path, make_index_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Managed]:

@@ -130,7 +130,7 @@ def _build_items(count: int, deadly: dict[int, str | None]) -> list[SourceItem]:
 @pytest.mark.parametrize(
     ("address", "kind", "code"),
     [
-        ("127.0.0.1:1", IngestError, "ray-unreachable"),
+        pytest.param("127.0.0.1:1", IngestError, "ray-unreachable", marks=pytest.mark.nightly("Ray waits 20 s for an address")),
         ("ray://127.0.0.1:1", IngestError, "ray-unreachable"),
         ("nonsense", UsageError, "not-a-ray-address"),
         ("host:port", UsageError, "not-a-ray-address"),
@@ -267,6 +267,7 @@ def test_a_worker_trusts_the_code_that_its_driver_trusts(node_url: str, tmp_path
             _run_portions(config, RayOptions(), _build_items(3, {}))
 
 
+@pytest.mark.nightly("sessions of their own")
 @pytest.mark.usefixtures("local_ray")
 def test_relative_folder_and_settings_file_reach_the_workers(
     node_url: str, index_name: str, client: OpenSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -314,6 +315,7 @@ def _read_losses(out: Path) -> list[float]:
         return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "loss"]
 
 
+@pytest.mark.nightly("training on Ray; test_torchrun compares two workers with one")
 @pytest.mark.usefixtures("local_ray")
 def test_two_training_workers_match_one(training_folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read_config(training_folder, TRAINING)
@@ -342,6 +344,7 @@ def test_two_training_workers_match_one(training_folder: Path, tmp_path: Path) -
     assert not [line for line in messages if "restarting" in line]
 
 
+@pytest.mark.nightly("training on Ray goes on after a lost worker")
 @pytest.mark.usefixtures("local_ray")
 def test_a_lost_worker_that_reads_shards_restarts_bit_for_bit(training_folder: Path, tmp_path: Path) -> None:
     shards = tiny_training.write_shards(training_folder)

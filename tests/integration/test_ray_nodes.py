@@ -33,6 +33,8 @@ from stair_es.sources.base import ReadLimits, ReadResult, SourceItem
 from stair_es.system import ray_session
 from stair_es.types import Json
 
+pytestmark = pytest.mark.nightly("nodes of Ray are lost, frozen and late, by its own limits of time")
+
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 

@@ -56,7 +56,15 @@ def colors_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 on_opensearch = pytest.mark.parametrize("secured_cluster", ["opensearch"], indirect=True)
-on_elasticsearch = pytest.mark.parametrize("secured_cluster", ["elasticsearch"], indirect=True)
+
+
+def build_row(engine: str, *values: object) -> Any:  # noqa: ANN401  a private class of pytest
+    """Build the parameters of a test; its cluster is the first."""
+    marks = [pytest.mark.nightly("the security of Elasticsearch")] if engine == "elasticsearch" else []
+    return pytest.param(engine, *values, marks=marks)
+
+
+on_elasticsearch = pytest.mark.parametrize("secured_cluster", [build_row("elasticsearch")], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +93,7 @@ _NODES: Mapping[str, Callable[[Path], SecuredNode]] = {
 }
 
 
-@pytest.fixture(params=list(_NODES))
+@pytest.fixture(params=[build_row(engine) for engine in _NODES])
 def secured_cluster(request: pytest.FixtureRequest, start_cluster: Callable[[str], SecuredCluster]) -> SecuredCluster:
     return start_cluster(request.param)
 
@@ -200,7 +208,7 @@ SUFFICIENT = [
 
 @pytest.mark.parametrize(
     ("secured_cluster", "role", "command"),
-    SUFFICIENT,
+    [build_row(*row) for row in SUFFICIENT],
     indirect=["secured_cluster"],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
@@ -390,7 +398,7 @@ def test_doctor_role_checks_all_and_reader_role_warns(photo_cluster: SecuredClus
 
 @pytest.mark.parametrize(
     ("secured_cluster", "right"),
-    [(engine, right) for engine, roles in ROLES.items() for right in list_rights(roles["photos_doctor"])],
+    [build_row(engine, right) for engine, roles in ROLES.items() for right in list_rights(roles["photos_doctor"])],
     indirect=["secured_cluster"],
 )
 def test_the_doctor_names_each_right_that_it_lacks(photo_cluster: SecuredCluster, right: str) -> None:
@@ -420,7 +428,7 @@ NEEDED = [
 ]
 
 
-@pytest.mark.parametrize(("secured_cluster", "role", "right"), NEEDED, indirect=["secured_cluster"])
+@pytest.mark.parametrize(("secured_cluster", "role", "right"), [build_row(*row) for row in NEEDED], indirect=["secured_cluster"])
 def test_without_a_right_the_command_fails_and_names_it(
     photo_cluster: SecuredCluster, tmp_path: Path, role: str, right: str
 ) -> None:

@@ -91,6 +91,7 @@ def test_onnxruntime_matches_pytorch(exported_checkpoint: _Exported) -> None:
     _check_towers(exported_checkpoint.folder, heads=2)
 
 
+@pytest.mark.nightly("graphs of other backbones; test_onnxruntime_matches_pytorch has one")
 @pytest.mark.parametrize(
     ("image", "text", "changes"),
     [

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import playwright
@@ -31,6 +33,7 @@ SECRET = "0123456789abcdef0123456789abcdef"
 INDEX = "text-clients"
 FOUND = ("tabby-cat", "kitten-with-yarn", "espresso", "red-crab", "two-spaniels", "red-panda")
 HITS = 3
+OTHER_LANGUAGE = pytest.mark.nightly("clients in another language than Python")
 UNUSUAL_TEXTS = (
     *("", " ", "the of and", "?!", "42", "3 dogs2cats_and mice", "x² dog❶", "½ pizza", "\U0001f9ab \U0001f436 dog\U0001f436cat"),
     *("CAFÉ", "cafe\u0301", "naïve Zürich façade", "İstanbul DOĞ", "straße", "ſun ﬁre ﬂower", "Ωmega αβγ ΣΑΣ", "犬と猫 кошка"),
@@ -62,19 +65,22 @@ def java_path() -> Path | None:
 @pytest.fixture(scope="module")
 def find_program(java_path: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
     """Returns how to start a program, by its name."""
-    classes = tmp_path_factory.mktemp("classes")
-    if java_path:
-        sources = sorted(CLIENTS.glob("*.java"))
+
+    @cache
+    def compile_classes(java: Path) -> Path:
+        folder, sources = tmp_path_factory.mktemp("classes"), sorted(CLIENTS.glob("*.java"))
         subprocess.run(
-            [java_path, "-m", "jdk.compiler/com.sun.tools.javac.Main", "--release", "11", "-d", classes, *sources], check=True
+            [java, "-m", "jdk.compiler/com.sun.tools.javac.Main", "--release", "11", "-d", folder, *sources], check=True
         )
+        return folder
+
     node = shutil.which("node") or str(Path(playwright.__file__).parent / "driver" / "node")  # the one that drives browsers
 
     def find_command(name: str) -> list[str]:
         if name.endswith(".java"):
             if java_path is None:
                 pytest.skip("no JDK of 11 or newer")
-            return [str(java_path), "-cp", str(classes), name.removesuffix(".java")]
+            return [str(java_path), "-cp", str(compile_classes(java_path)), name.removesuffix(".java")]
         return [{".py": sys.executable, ".mjs": node, ".sh": "sh"}[Path(name).suffix], str(CLIENTS / name)]
 
     return find_command
@@ -104,7 +110,9 @@ def collect_texts() -> list[str]:
     return [*captions, *queries, *UNUSUAL_TEXTS, *mixed]
 
 
-@pytest.mark.parametrize("name", ["lookup.py", "lookup.mjs", "Lookup.java"])
+@pytest.mark.parametrize(
+    "name", ["lookup.py", *(pytest.param(name, marks=OTHER_LANGUAGE) for name in ("lookup.mjs", "Lookup.java"))]
+)
 @pytest.mark.parametrize("compressed", [True, False], ids=["gzip", "plain"])
 def test_a_lookup_gives_the_vectors_of_the_encoder(
     find_program: Callable[[str], list[str]], table_file: Path, tmp_path: Path, name: str, *, compressed: bool
@@ -130,7 +138,9 @@ def test_a_lookup_gives_the_vectors_of_the_encoder(
     assert sum(map(bool, vectors)) > len(texts) / 3, "most texts have known words"
 
 
-@pytest.mark.parametrize("name", ["lookup.py", "lookup.mjs", "Lookup.java"])
+@pytest.mark.parametrize(
+    "name", ["lookup.py", *(pytest.param(name, marks=OTHER_LANGUAGE) for name in ("lookup.mjs", "Lookup.java"))]
+)
 def test_a_lookup_rejects_other_files(find_program: Callable[[str], list[str]], tmp_path: Path, name: str) -> None:
     other = tmp_path / "table.tsv"
     other.write_text("stair-es-table\t2\nmodel\tx\n\ndog\tdog\t1\n")
@@ -140,17 +150,22 @@ def test_a_lookup_rejects_other_files(find_program: Callable[[str], list[str]], 
 
 
 @pytest.fixture(scope="module")
-def node_urls(node_url: str, elasticsearch7_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The engines that have `rank_features`, each with an index of some of the photos."""
-    nodes, folder = {"opensearch": node_url, "elasticsearch7": elasticsearch7_url}, tmp_path_factory.mktemp("photos")
+def fill_node(get_node_url: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """Returns the URL of an engine that has `rank_features`, once it has an index of some of the photos."""
+    folder = tmp_path_factory.mktemp("photos")
     for name in FOUND:
         shutil.copy(PHOTOS / f"{name}.jpg", folder)
-    for url in nodes.values():
-        ingest_images(url, INDEX, folder, "--thumbnail-px", "0")
-    yield nodes
-    for url in nodes.values():
-        with OpenSearch(url) as client:
-            client.indices.delete(index=f"{INDEX}-*")
+    with ExitStack() as stack:
+
+        @cache
+        def fill(engine: str) -> str:
+            url = get_node_url({"opensearch": "embedded"}.get(engine, engine))
+            client = stack.enter_context(OpenSearch(url))
+            stack.callback(client.indices.delete, index=f"{INDEX}-*")
+            ingest_images(url, INDEX, folder, "--thumbnail-px", "0")
+            return url
+
+        yield fill
 
 
 @pytest.fixture(scope="module")
@@ -173,20 +188,22 @@ def list_hits(completed: subprocess.CompletedProcess[str]) -> list[tuple[float, 
 @pytest.mark.parametrize(
     ("engine", "name", "text_tower"),
     [
-        *(("opensearch", name, "table") for name in ("search.py", "search.mjs", "Search.java")),
-        *(("opensearch", name, "full") for name in ("search.py", "search.mjs", "Search.java", "search.sh")),
+        ("opensearch", "search.py", "table"),
+        ("opensearch", "search.py", "full"),
+        *(pytest.param("opensearch", name, "table", marks=OTHER_LANGUAGE) for name in ("search.mjs", "Search.java")),
+        *(pytest.param("opensearch", name, "full", marks=OTHER_LANGUAGE) for name in ("search.mjs", "Search.java", "search.sh")),
         *(("elasticsearch7", name, "full") for name in ("search.mjs", "search.sh")),
     ],
 )
 def test_a_client_finds_by_text_what_the_command_finds(
     find_program: Callable[[str], list[str]],
-    node_urls: dict[str, str],
+    fill_node: Callable[[str], str],
     request: pytest.FixtureRequest,
     engine: str,
     name: str,
     text_tower: str,
 ) -> None:
-    url = node_urls[engine]
+    url = fill_node(engine)
     clean = {key: value for key, value in os.environ.items() if not key.startswith("STAIR_ES_")}
     settings = {"STAIR_ES_TABLE": str(request.getfixturevalue("table_file"))}
     if text_tower == "full":

@@ -19,6 +19,8 @@ from stair_es.model.stair.export_onnx import export_onnx
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Backend
 
+pytestmark = pytest.mark.nightly("the recipe of the paper, trained and exported; test_train_resume trains in short")
+
 CONFIG = """\
 name = "paper"
 

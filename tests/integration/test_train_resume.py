@@ -59,7 +59,13 @@ def wait_for_steps(folder: Path, out: str, running: WarmCommand, step: int) -> N
     poll_until(has_come)
 
 
-@pytest.mark.parametrize(("data", "kills"), [((), (4, 11)), (SHARDS, (11,))], ids=["pairs", "shards"])
+@pytest.mark.parametrize(
+    ("data", "kills"),
+    [
+        pytest.param((), (4, 11), id="pairs"),
+        pytest.param(SHARDS, (11,), id="shards", marks=pytest.mark.nightly("killed while it reads shards")),
+    ],
+)
 def test_a_killed_run_continues_to_the_same_model_bit_for_bit(
     folder: Path, data: tuple[str, ...], kills: tuple[int, ...]
 ) -> None:

@@ -63,6 +63,7 @@ def test_updates_match_and_a_finished_training_is_kept(tmp_path: Path, monkeypat
     assert not torch.equal(dict(build_model().named_parameters())[TEXT_BIAS], single[TEXT_BIAS])
 
 
+@pytest.mark.nightly("torch.compile")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # of torch.compile itself
 def test_a_compiled_training_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # All that the default backend does apart from C++ or Triton, whose compilers many machines lack.

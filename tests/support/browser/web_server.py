@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, ViewportSize
 
@@ -32,6 +34,7 @@ STAIR_ES = Path(sys.executable).parent / "stair-es"
 SCREENSHOTS = Path(os.environ.get("STAIR_ES_SCREENSHOTS") or ROOT / "build" / "screenshots")
 DESKTOP: ViewportSize = {"width": 1280, "height": 860}
 PHONE: ViewportSize = {"width": 360, "height": 740}
+OTHER_SIZE = pytest.mark.nightly("another size of window")
 _WATCHED = "addEventListener('securitypolicyviolation', (e) => console.error('refused by the policy: ' + e.violatedDirective));"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
+from typer import Exit
 from typer.main import get_command
 
 from stair_es.cli.main import app
@@ -70,7 +71,7 @@ def split_commands(text: str) -> Iterator[list[str]]:
 
 def _drop_comment(words: shlex.shlex) -> Iterator[str]:
     for word in words:
-        if word.startswith("#") and not word.startswith("##"):
+        if word == "#":
             return
         yield word
 
@@ -89,9 +90,9 @@ def check_stair_es(arguments: list[str]) -> None:
             if not hasattr(command, "resolve_command"):
                 return
             name, command, remaining = command.resolve_command(context, [*context._protected_args, *context.args])
+    except (SystemExit, Exit):  # --show-completion, --help, --version
+        return
     except Exception as error:
-        if type(error).__name__ == "Exit":  # --help, --version
-            return
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         if _NO_FILE.search(message):  # options are read before their values: all of them exist
             return

@@ -6,15 +6,17 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import requests
 
-from support.snippets.checks import FILES, InvalidSnippet, check_command, split_commands
+from support.snippets.checks import FILES, InvalidSnippet, check_command, check_stair_es, split_commands
 from support.snippets.pages import Block, Command, find_missing, parse_blocks, parse_commands
 from support.snippets.shell import CommandResult, CommandTimeout, Shell
 
 _REQUEST = re.compile(r"(GET|PUT|POST|DELETE|HEAD) (/\S*)(?:\n|$)")
+_REDIRECTION = re.compile(r"\d?[<>]")
 _PROMPT = re.compile(r"^\$ ", re.MULTILINE)
 _PORT = re.compile(r"^http://127\.0\.0\.1:(\d+)", re.MULTILINE)
 _PORTS = {"stair-es serve": ":8077", "stair-es encoder": ":8078"}
@@ -82,10 +84,7 @@ class PageRun:
         elif block.language == "json" and _REQUEST.match(block.text):
             self._send_request(block.text, location)
         elif block.language in FILES:
-            try:
-                FILES[block.language](block.text)
-            except Exception as error:
-                raise InvalidSnippet(f"{location}: not {block.language}: {error}") from error
+            _check_file(block, location)
         elif block.language not in self.rules.languages:
             raise InvalidSnippet(
                 f"{location}: nobody tries {block.language or 'a block without a language'!r} (`text` is for what is just shown)"
@@ -159,6 +158,44 @@ class PageRun:
         for name, place in self.places.items():
             text = text.replace(place, name)
         return text
+
+
+def check_page(page: str, markdown: str) -> None:
+    """Check a page without running anything: our commands take their arguments, Python compiles, files have valid syntax.
+
+    Raises:
+        InvalidSnippet: If something in it is wrong.
+    """
+    for block in parse_blocks(markdown):
+        location = f"{page}:{block.line}"
+        if block.language == "console":
+            for command in parse_commands(block):
+                if command.accepts_exit_code(0):
+                    _check_ours(command, f"{page}:{command.line}: $ {command.text}")
+        elif block.language == "python":
+            try:
+                compile(block.text, location, "exec")
+            except SyntaxError as error:
+                raise InvalidSnippet(f"{location}: {error}") from error
+        elif block.language in FILES and not _REQUEST.match(block.text):
+            _check_file(block, location)
+
+
+def _check_ours(command: Command, location: str) -> None:
+    for words in split_commands(command.text):
+        arguments = takewhile(lambda word: not _REDIRECTION.match(word), words)
+        if next(arguments, None) == "stair-es":
+            try:
+                check_stair_es(list(arguments))
+            except InvalidSnippet as error:
+                raise InvalidSnippet(f"{location}\n{error}") from error
+
+
+def _check_file(block: Block, location: str) -> None:
+    try:
+        FILES[block.language](block.text)
+    except Exception as error:
+        raise InvalidSnippet(f"{location}: not {block.language}: {error}") from error
 
 
 def get_replacement(text: str, rules: Rules) -> str:
