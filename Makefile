@@ -112,8 +112,8 @@ clean:
 	rm -rf $(VENV) $(UNIT_VENV) node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*
 
 $(VENV)/bin/python $(UNIT_VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-		{ echo "stair-es needs Python 3.10 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "stair-es needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@$(PYTHON) -m venv $(@:/bin/python=) || \
 		{ rm -rf $(@:/bin/python=); echo "can't make a virtual environment (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
 

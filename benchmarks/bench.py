@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
@@ -92,7 +92,7 @@ def run_benchmark(run: Run, form: Form, machine: Mapping[str, object], folder: P
     folder.mkdir(parents=True, exist_ok=True)
     output, log = folder / f"{run.name}.result.json", folder / f"{run.name}.log"
     output.unlink(missing_ok=True)
-    before, began = read_load(), datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M")
+    before, began = read_load(), datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     start = time.perf_counter()
     with log.open("w", encoding="utf-8") as file:
         program = [sys.executable, *shlex.split(command), "--json", str(output)]

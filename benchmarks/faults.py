@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.program import add_url_option, build_parser, publish_result
@@ -117,7 +117,7 @@ def _describe_command(args: argparse.Namespace, kinds: list[str], seed: int) -> 
 
 
 def _format_now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M")
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
 
 
 if __name__ == "__main__":

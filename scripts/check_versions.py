@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from stair_es import __version__
@@ -64,7 +64,7 @@ def main() -> int:
 
 def check_version(version: Version) -> Record:
     """Start a node of a version, run all checks on it, and stop it."""
-    began, start_s = datetime.now(timezone.utc), time.monotonic()
+    began, start_s = datetime.now(UTC), time.monotonic()
     print(f"{version.label}: {version.origin}", file=sys.stderr, flush=True)
     record = Record(
         label=version.label,

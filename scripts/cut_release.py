@@ -163,7 +163,7 @@ def main() -> None:
         elif args.notes:
             print(extract_notes(changelog, read_version()), end="")
         elif args.version:
-            for path in cut_release(args.version, datetime.datetime.now(tz=datetime.timezone.utc).date()):
+            for path in cut_release(args.version, datetime.datetime.now(tz=datetime.UTC).date()):
                 print(path.relative_to(ROOT))
         else:
             parser.error("name a version, or one of --check and --notes")

@@ -3,7 +3,7 @@
 ::
 
     python scripts/dist_installs.py dist                              # lowest and newest on this Python
-    python scripts/dist_installs.py dist --resolution lowest-direct --python ~/.pyenv/versions/3.10.13/bin/python
+    python scripts/dist_installs.py dist --resolution lowest-direct --python ~/.pyenv/versions/3.11.13/bin/python
     python scripts/dist_installs.py dist --extras node,serve,torch --unit
 
 In each: `pip check`, the version, the help of every command, then the main job against `STAIR_ES_URL` (default: the embedded

@@ -7,7 +7,7 @@ import threading
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from stair_es.errors import IngestError
@@ -52,8 +52,8 @@ def parse_retry_after(retry_after: str) -> float | None:
     except (ValueError, OverflowError):
         return None
     if date.tzinfo is None:  # `-0000`, and RFC 850's GMT on some versions: HTTP dates are always GMT
-        date = date.replace(tzinfo=timezone.utc)
-    return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
 def sleep_unless_cancelled(seconds: float) -> None:

@@ -30,7 +30,7 @@ from stair_es.sources.image.pillow import IMAGE_FORMATS
 from stair_es.system.limits import CGROUP_ROOT, count_usable_cores, read_memory_limit_bytes
 from stair_es.system.ray_session import check_ray_address, mask_ray_address
 
-_MIN_PYTHON = (3, 10)
+_MIN_PYTHON = (3, 11)
 DEVELOPMENT_EXTRAS = {"dev", "docs", "release", "unit"}
 """Extras without run-time use: outdated tools of these are not reported."""
 _MIN_MEMORY, _LOW_DISK, _MIN_DISK = 2e9, 2e9, 2e8
@@ -42,7 +42,7 @@ def check_python() -> Iterator[CheckResult]:
     """Check the Python version."""
     message = f"stair-es {__version__} on Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     if sys.version_info < _MIN_PYTHON:
-        yield CheckResult.fail("python", message, "Use Python 3.10 or newer: python3 -m venv .venv")
+        yield CheckResult.fail("python", message, "Use Python 3.11 or newer: python3 -m venv .venv")
     else:
         yield CheckResult.ok("python", message)
 

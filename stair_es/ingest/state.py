@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from stair_es.cluster.documents.document import ImageMetadata, TextMetadata, make_document_id
@@ -186,7 +186,7 @@ def get_item_host(item: SourceItem) -> str:
 
 def get_timestamp() -> str:
     """Return this machine's time in the format of `ingested_at`. It may be wrong: no document is removed because of it."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def get_image_item(state: ImageState) -> SourceItem:

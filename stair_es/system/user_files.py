@@ -7,15 +7,10 @@ import json
 import os
 import re
 import stat
-import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 MAX_TEXT_BYTES = 64 << 20
 """A text or JSON file: tokenizers have up to 35 MB."""

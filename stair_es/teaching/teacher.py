@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +170,7 @@ class Teacher:
             model=self._info.model,
             yes=tuple(image.id for image in yes_images),
             no=tuple(image.id for image in no_images),
-            taught_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            taught_at=datetime.now(UTC).isoformat(timespec="seconds"),
             precision=fitted.precision,
         )
         weights = [taught.compute_weight(vector) for vector in vectors]

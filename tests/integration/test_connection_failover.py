@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -89,7 +89,7 @@ def test_retry_after_of_servers_is_respected(node_url: str) -> None:
 def test_a_date_is_understood_and_a_year_is_not_waited_for() -> None:
     waits = list[float]()
     for delay, max_wait_s in ((timedelta(seconds=20), 20.0), (timedelta(days=365), 60.0)):
-        date = format_datetime(datetime.now(timezone.utc) + delay, usegmt=True)
+        date = format_datetime(datetime.now(UTC) + delay, usegmt=True)
         with RecordingProxy(None, gate=build_busy_gate(date, times=9)) as proxy:
             waits.clear()
             with Cluster(Connection(url=proxy.url), sleep=waits.append) as cluster, expect_error("cluster-unavailable") as caught:

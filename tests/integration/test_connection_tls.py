@@ -98,7 +98,7 @@ def test_another_host_is_not_trusted(endpoint: Endpoint, authority: trustme.CA, 
 
 
 def test_an_expired_server_is_not_trusted(endpoint: Endpoint, authority: trustme.CA, ca_file: str) -> None:
-    yesterday = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
+    yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     with expect_error("no-tls-connection") as caught:
         fetch_label(endpoint(build_context(authority.issue_cert("localhost", not_after=yesterday))), ca_file=ca_file)
     assert "expired" in caught.value.message
@@ -159,7 +159,7 @@ def test_a_client_certificate_that_does_not_open(
 ) -> None:
     client_ca = trustme.CA()
     url = endpoint(build_context(authority.issue_cert("localhost"), client_authority=client_ca))
-    yesterday = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
+    yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     certs = {
         "expired": client_ca.issue_cert("me@example.org", not_after=yesterday),
         "stranger": trustme.CA().issue_cert("me@example.org"),

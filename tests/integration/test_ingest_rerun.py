@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -152,7 +152,7 @@ def _get_counts(report: IngestReport) -> tuple[int, int, int, int]:
 
 
 def _set_clock(patch: pytest.MonkeyPatch, ahead_h: int) -> None:
-    at = datetime.now(timezone.utc) + timedelta(hours=ahead_h)
+    at = datetime.now(UTC) + timedelta(hours=ahead_h)
     patch.setattr(stages, "get_timestamp", lambda: at.isoformat(timespec="milliseconds"))
 
 
@@ -174,7 +174,7 @@ def test_touched_files_are_read_once(runs: FolderRuns) -> None:
     assert runs.count(runs.hide_bytes()) == (6, 0, 6, 0)
     for uri, document in runs.read_documents().items():
         assert document["version"] != before[uri]["version"]
-        touched_at = datetime.fromtimestamp(LONG_AGO + 7, timezone.utc).isoformat(timespec="milliseconds")
+        touched_at = datetime.fromtimestamp(LONG_AGO + 7, UTC).isoformat(timespec="milliseconds")
         assert before[uri]["modified_at"] < document["modified_at"] == touched_at
         assert document == {**before[uri], "version": document["version"], "modified_at": touched_at}
 

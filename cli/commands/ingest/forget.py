@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -168,7 +168,7 @@ def _forget(
     images = manager.forget(uris, same_content=same_content, dry_run=dry_run)
     letters, failures = ({}, []) if dry_run else _remove_letters(manager.alias, [image.uri for image in images], files)
     receipt = {
-        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cluster": manager.cluster.connection.safe_url,
         "index": manager.alias,
         "dry_run": dry_run,

@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from stair_es.cluster.client.capabilities import get_product
@@ -168,7 +168,7 @@ def _try_find(client: OpenSearch, alias: str, body: Mapping[str, Any], policy: T
 
 def _create_with_alias(client: OpenSearch, alias: str, claimed_alias: str, body: Mapping[str, Any]) -> str | None:
     """Create an index and return its name; None if another run was first: the engine lets only one claim the alias."""
-    name = make_index_name(alias, body["mappings"]["_meta"]["stair_es"]["model"], datetime.now(timezone.utc))
+    name = make_index_name(alias, body["mappings"]["_meta"]["stair_es"]["model"], datetime.now(UTC))
     aliases = {**body.get("aliases", {}), claimed_alias: WRITE_ALIAS_OPTIONS, make_write_alias(name): WRITE_ALIAS_OPTIONS}
     try:
         create_index(client, name, {**body, "aliases": aliases})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from stair_es.cluster.client.cluster import Cluster
@@ -52,7 +52,7 @@ def list_other_aliases(index: str, described: Mapping[str, Any]) -> set[str]:
 
 def make_index_name(alias: str, model_id: str, now: datetime) -> str:
     """Make the name `<alias>-<model>-<timestamp>`; a long model id is truncated to leave room for the token index's suffix."""
-    timestamp = now.astimezone(timezone.utc).strftime(_TIMESTAMP_FORMAT)
+    timestamp = now.astimezone(UTC).strftime(_TIMESTAMP_FORMAT)
     model = re.sub(r"[^a-z0-9.]+", "-", model_id.lower()).strip("-")
     max_bytes = MAX_INDEX_NAME_BYTES - len(TOKEN_INDEX_SUFFIX + WRITE_ALIAS_SUFFIX)
     return f"{alias}-{model[: max_bytes - len(alias.encode()) - len(timestamp) - 2]}-{timestamp}"
@@ -66,7 +66,7 @@ def get_creation_ms(name: str, creation_date: object = None) -> int:
         created_at = datetime.strptime("-".join(name.rsplit("-", 3)[1:]), _TIMESTAMP_FORMAT)
     except ValueError:
         return 0
-    return int(created_at.replace(tzinfo=timezone.utc).timestamp() * 1000)
+    return int(created_at.replace(tzinfo=UTC).timestamp() * 1000)
 
 
 def ensure_write_alias(cluster: Cluster, index: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from stair_es.cluster.client.cluster import Cluster
@@ -75,7 +75,7 @@ def add_to_history(
     if not changes:
         return {}
     more = [f"and {len(changes) - _MAX_NAMED_CHANGES:,} more"] if len(changes) > _MAX_NAMED_CHANGES else []
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     event = {"at": now, "digest": after and after.digest, "changes": [*changes[:_MAX_NAMED_CHANGES], *more]}
     events = meta.get(f"{key}_history")
     return {f"{key}_history": [*(events[1 - _MAX_EVENTS :] if isinstance(events, list) else []), event]}

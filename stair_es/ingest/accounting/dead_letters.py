@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from operator import ne
 from pathlib import Path
 from typing import IO, Any
@@ -39,7 +39,7 @@ _MAX_LINE_BYTES = 16 * 1024 * 1024
 
 def default_dead_letters_path(alias: str, home: DataDir | None = None) -> Path:
     """Return the path of the dead letters of a run that starts now, in `home` or the environment's data folder."""
-    at = datetime.now(timezone.utc)
+    at = datetime.now(UTC)
     return (home or DataDir.from_env()).path / _FOLDER / f"{alias}-{at:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -96,7 +96,7 @@ def get_object_version(info: Mapping[str, Any]) -> str | None:
     if modified is None or size is None:
         return None
     if isinstance(modified, datetime):
-        modified = (modified if modified.tzinfo else modified.replace(tzinfo=timezone.utc)).timestamp()
+        modified = (modified if modified.tzinfo else modified.replace(tzinfo=UTC)).timestamp()
     if not isinstance(modified, (int, float)):
         return f"{size}-{modified}"
     return build_version_stamp(int(size), int(float(modified) * 1e9))

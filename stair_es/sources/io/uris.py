@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
@@ -100,10 +100,10 @@ def format_modification_time(modified: datetime | float | None) -> str | None:
     """
     try:
         if not isinstance(modified, datetime):
-            modified = datetime.fromtimestamp(modified or 0, timezone.utc)
+            modified = datetime.fromtimestamp(modified or 0, UTC)
         elif modified.tzinfo is None:
-            modified = modified.replace(tzinfo=timezone.utc)
-        modified = modified.astimezone(timezone.utc)
+            modified = modified.replace(tzinfo=UTC)
+        modified = modified.astimezone(UTC)
         return modified.isoformat(timespec="milliseconds") if modified.timestamp() else None
     except (OverflowError, ValueError, OSError):
         return None

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stair_es.search.dsl.mapped_fields import MappedField, is_scalar
@@ -17,7 +17,7 @@ _SAMPLE_DOCUMENTS = 20_000
 """Number of random documents per shard whose values decide on the buckets; all documents decide on minimum and maximum."""
 _TAILS = [2, 98]
 """Percentiles. Values beyond them don't widen the buckets: a price of 1,000,000 would leave all others in one."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MIN_DATE_MS, _MAX_DATE_MS = -62_135_596_800_000, 253_370_764_800_000
 """The years 1 to 9998."""
 _DATE_STEPS_H = (1, 6, 24, 168)
@@ -146,7 +146,7 @@ def _build_date_scale(profile: FieldProfile, minimum: float, maximum: float) -> 
         if hours:
             return _format_date(_EPOCH + timedelta(hours=ordinal * hours + offset))
         year, month = divmod(ordinal * months, 12)
-        return _format_date(datetime(min(9999, max(1, year)), month + 1, 1, tzinfo=timezone.utc))
+        return _format_date(datetime(min(9999, max(1, year)), month + 1, 1, tzinfo=UTC))
 
     edges = _list_edges(profile, minimum, maximum, count_steps, compute_edge)
     return Scale(edges=edges, minimum=_format_date(_parse_ms(minimum)), maximum=_format_date(_parse_ms(maximum)))

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 _LEADING_DIGITS = re.compile(r"\s*[+-]?\d+")
@@ -74,7 +74,7 @@ def _parse_int(text: str) -> int:
 
 
 def _add_interval(start_ms: int, interval: str) -> int:
-    start = datetime.fromtimestamp(start_ms / 1000, timezone.utc)
+    start = datetime.fromtimestamp(start_ms / 1000, UTC)
     if interval == "d":
         return start_ms + 24 * 3600 * 1000
     months = start.year * 12 + start.month - 1 + (1 if interval == "M" else 12)
@@ -82,4 +82,4 @@ def _add_interval(start_ms: int, interval: str) -> int:
 
 
 def _format_time(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

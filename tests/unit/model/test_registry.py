@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def test_the_same_id_means_the_same_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["Org/Some_Model.v1", "/tmp/ä ö/ÜBER", "org/---", "/x/" + "long" * 80, "C:\\models\\mine"])
 def test_ids_make_legal_index_names(tmp_path: Path, name: str) -> None:
     model_id = compute_model_id(name, [tmp_path], SPEC)
-    index = make_index_name("photos", model_id, datetime(2024, 5, 6, tzinfo=timezone.utc))
+    index = make_index_name("photos", model_id, datetime(2024, 5, 6, tzinfo=UTC))
     check_alias_name(index[:200])
     assert len(index.encode()) <= 255
     assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*-[0-9a-f]{12}", model_id)

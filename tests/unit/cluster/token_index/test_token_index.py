@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -135,7 +135,7 @@ def test_reconciling_makes_both_sides_equal(expected: dict[str, str], stored: di
 
 def test_names() -> None:
     index_spec = IndexSpec(model_name="m", model_id="m" * 300, settings={})
-    name = make_index_name("a" * 200, index_spec.model_id, datetime(2026, 1, 1, tzinfo=timezone.utc))
+    name = make_index_name("a" * 200, index_spec.model_id, datetime(2026, 1, 1, tzinfo=UTC))
     assert len(make_write_alias(make_token_index_name(name))) == MAX_INDEX_NAME_BYTES
     assert (make_token_alias("photos"), make_token_index_name("photos-m-1")) == ("photos-tokens", "photos-m-1.tokens")
 
