@@ -25,7 +25,7 @@ from stair_es.doctor.result import CheckResult
 from stair_es.errors import PluginError, StairError
 from stair_es.model import cuda
 from stair_es.optional import format_install_command
-from stair_es.sources.image.isolated import ISOLATED_FORMATS, PDF, list_missing_formats
+from stair_es.sources.image.isolated import CAN_FORK, ISOLATED_FORMATS, PDF, list_missing_formats
 from stair_es.sources.image.pillow import IMAGE_FORMATS
 from stair_es.system.limits import CGROUP_ROOT, count_usable_cores, read_memory_limit_bytes
 from stair_es.system.ray_session import check_ray_address, mask_ray_address
@@ -85,7 +85,7 @@ def check_formats() -> Iterator[CheckResult]:
     """Check which image formats can be read; those that take an extra are named with the command that installs it."""
     missing = list_missing_formats()
     readable = [*IMAGE_FORMATS, "RAW", *(each.name for each in (*ISOLATED_FORMATS, PDF) if each not in missing)]
-    others = "".join(f"; {each.name} with {format_install_command(each.extra)}" for each in missing)
+    others = "".join(f"; {each.name} with {format_install_command(each.extra)}" for each in missing if CAN_FORK)
     yield CheckResult.ok("formats", ", ".join(readable) + others)
 
 

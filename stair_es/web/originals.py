@@ -24,7 +24,9 @@ from stair_es.web.errors import RequestRejected
 
 FileKey: TypeAlias = tuple[str, int, int]
 """Path, modification time (ns) and size."""
-_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_OPEN_FLAGS = os.O_RDONLY
+for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # the last is of Windows, which lacks the others
+    _OPEN_FLAGS |= getattr(os, _flag, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import resource
 import signal
 import socket
 import time
@@ -231,6 +230,10 @@ class BoundedProtocol(H11Protocol):
 
 
 def _get_max_connections() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return _MAX_CONNECTIONS
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(1, min(_MAX_CONNECTIONS, open_files - _OTHER_FILES))
 

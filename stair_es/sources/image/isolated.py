@@ -31,6 +31,8 @@ from stair_es.sources.io.uris import HEIF_SUFFIXES, IMAGE_SUFFIXES, JPEG_2000_SU
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
+CAN_FORK = hasattr(os, "fork")
+"""Not on Windows, where these formats aren't read: a decoder in this process could take or break everything."""
 _START = "import sys; sys.path[:] = sys.argv[1:]; from stair_es.sources.image.isolated_worker import main; main()"
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "TMPDIR")
 MAX_MEMORY_BYTES = 3 << 30
@@ -62,8 +64,8 @@ class IsolatedFormat:
 
     @property
     def is_installed(self) -> bool:
-        """Return whether the module can be imported."""
-        return self.extra is None or is_installed(self.module.partition(".")[0])
+        """Return whether the module can be imported, and run apart."""
+        return CAN_FORK and (self.extra is None or is_installed(self.module.partition(".")[0]))
 
 
 ISOLATED_FORMATS = (
@@ -142,6 +144,8 @@ def render_page(data: bytes, kind: IsolatedFormat, page: int, max_pixels: int) -
 
 def _run_worker(data: bytes, kind: IsolatedFormat, max_pixels: int, page: int | None = None) -> tuple[dict[str, Any], bytes]:
     """Return the answer to a task, and its bytes; raise DecodeError if it has failed."""
+    if not CAN_FORK:
+        raise DecodeError(f"{kind.name} isn't read on this system, which can't fork a process", code="format-not-supported")
     if not kind.is_installed:
         raise DecodeError(f"{kind.name} is read with an extra: {format_install_command(kind.extra)}", code="format-not-installed")
     limit = min(MAX_ISOLATED_PIXELS, compute_max_pixels(kind.name, max_pixels))
@@ -251,7 +255,8 @@ def _forget_workers() -> None:
     _idle = LifoQueue()
 
 
-os.register_at_fork(after_in_child=_forget_workers)
+if CAN_FORK:
+    os.register_at_fork(after_in_child=_forget_workers)
 
 
 @atexit.register

@@ -14,7 +14,6 @@ import io
 import json
 import mmap
 import os
-import resource
 import signal
 import sys
 from contextlib import suppress
@@ -130,6 +129,8 @@ def _run_in_fork(task: Task, data: bytes, limits: ForkLimits) -> tuple[Header, m
 
 
 def _apply_limits(limits: ForkLimits) -> None:
+    import resource  # not on Windows, where nothing forks, but which imports this module, too
+
     os.close(0)
     os.close(1)
     for kind, limit in (

@@ -53,7 +53,14 @@ def to_file_uri(path: str | Path) -> str:
 
 def from_file_uri(uri: str) -> Path:
     """Return the local path of a `file://` URI, for names with any bytes. A `?` is that of a glob: it begins no query."""
-    return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri.replace("?", "%3F")).path)))
+    parts = urlsplit(uri.replace("?", "%3F"))
+    path = os.fsdecode(unquote_to_bytes(parts.path))
+    return Path(to_windows_path(parts.netloc, path) if os.name == "nt" else path)
+
+
+def to_windows_path(host: str, path: str) -> str:
+    """Return the path of `file:///C:/photos` or, on another machine, of `file://host/share`."""
+    return f"//{host}{path}" if host else path.removeprefix("/")
 
 
 def open_regular(uri: str) -> BinaryIO:

@@ -87,6 +87,13 @@ def test_none_is_read_where_they_are_not_allowed(name: str) -> None:
         decode_image(save_image(HALVES, name), SPEC, DecodeLimits(is_isolated_allowed=False))
 
 
+def test_without_a_fork_they_are_named_and_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated, "CAN_FORK", False)
+    with expect_error("format-not-supported", DecodeError):
+        decode_image(save_image(HALVES, "HEIF"), SPEC, DecodeLimits())
+    assert isolated.get_readable_suffixes(with_documents=True) & {".heic", ".jp2", ".pdf", ".jpg"} == {".jpg"}
+
+
 def test_an_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolated, "is_installed", lambda module: False)
     with expect_error("format-not-installed", DecodeError):
