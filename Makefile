@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UNIT_VENV := .venv-unit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test nightly nightly-tests unit coverage bench compatibility browser docs dist dist-check image-check lint format clean
+.PHONY: help demo test nightly nightly-tests unit coverage bench compatibility browser docs site dist dist-check image-check lint format clean
 
 help:
 	@echo "make demo    install into .venv, start a search node, take in the bundled photos, search them"
@@ -78,6 +78,22 @@ browser:
 docs: $(VENV)/.installed-test
 	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs build/site
 	@echo "open build/site/index.html"
+
+# What the workflow docs publishes: the newest release as stable, this tree as latest.
+site: export STAIR_ES_DOCS := latest
+site: docs
+	rm -rf build/pages build/stable
+	mkdir -p build/pages
+	mv build/site build/pages/latest
+	tag=$$(git tag --list 'v*' --sort=-version:refname | head -n 1); first=latest; \
+	if [ -n "$$tag" ]; then \
+		first=stable; \
+		git worktree prune; \
+		git worktree add --quiet --detach build/stable "$$tag"; \
+		STAIR_ES_DOCS=$$tag $(BIN)/python -m sphinx -E -q -b html build/stable/docs build/pages/stable; \
+		git worktree remove --force build/stable; \
+	fi; \
+	echo "<!doctype html><title>stair-es</title><meta http-equiv=\"refresh\" content=\"0; url=$$first/\">" > build/pages/index.html
 
 # TAG=v1.2.3: check that the version is that of the tag, and write the release notes next to the wheel and the bill of materials.
 dist: $(VENV)/.installed-release

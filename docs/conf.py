@@ -24,6 +24,10 @@ release = version = __version__
 repository = os.environ.get("STAIR_ES_REPOSITORY", "").rstrip("/")
 """Where the source can be read, for example `https://github.com/OWNER/stair-es`. Empty: files outside `docs/` aren't linked."""
 
+build_name = os.environ.get("STAIR_ES_DOCS", "")
+"""On the published site `latest`, or the tag of the release that is `stable`; `make docs` has neither."""
+source_ref = build_name if build_name.startswith("v") else "main"
+
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
@@ -59,8 +63,9 @@ html_show_copyright = False
 html_theme_options = {
     "navigation_with_keys": False,
     "top_of_page_buttons": [],
+    **({"announcement": "This describes <code>main</code>, not a release."} if build_name == "latest" else {}),
     **(
-        {"source_repository": repository, "source_branch": "main", "source_directory": "docs/", "top_of_page_buttons": ["view"]}
+        {"source_repository": repository, "source_branch": source_ref, "source_directory": "docs/", "top_of_page_buttons": ["view"]}
         if repository
         else {}
     ),

@@ -52,7 +52,7 @@ class OutsideLinks(SphinxTransform):
         if not repository:
             return list(link.children)
         kind = "tree" if (Path(self.env.srcdir).parent / path).is_dir() else "blob"
-        address = f"{repository}/{kind}/main/{path.as_posix()}" + (f"#{anchor}" if anchor else "")
+        address = f"{repository}/{kind}/{self.config.source_ref}/{path.as_posix()}" + (f"#{anchor}" if anchor else "")
         return [nodes.reference("", "", *link.children, refuri=address, internal=False)]
 
 
@@ -72,6 +72,7 @@ def _name_pages(app: Sphinx) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.add_config_value("repository", "", "env", str)
+    app.add_config_value("source_ref", "main", "env", str)
     app.add_transform(OutsideLinks)
     app.connect("builder-inited", _name_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -131,7 +131,7 @@ PAGES = sorted(
     [
         *(
             page
-            for name in ("README.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "ROADMAP.md", "SECURITY.md")
+            for name in ("README.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "MAINTAINERS.md", "ROADMAP.md", "SECURITY.md")
             if (page := ROOT / name).is_file()
         ),
         *(ROOT / "docs").rglob("*.md"),
