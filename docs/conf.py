@@ -65,7 +65,12 @@ html_theme_options = {
     "top_of_page_buttons": [],
     **({"announcement": "This describes <code>main</code>, not a release."} if build_name == "latest" else {}),
     **(
-        {"source_repository": repository, "source_branch": source_ref, "source_directory": "docs/", "top_of_page_buttons": ["view"]}
+        {
+            "source_repository": repository,
+            "source_branch": source_ref,
+            "source_directory": "docs/",
+            "top_of_page_buttons": ["view"],
+        }
         if repository
         else {}
     ),

@@ -59,6 +59,12 @@ _KNOWN_REASONS: tuple[tuple[str, type[ClusterError], str], ...] = (
         "Elasticsearch 8.15 or newer also supports --vector sparse_vector.",
     ),
     (
+        r"script_lang not supported \[painless\]|cannot execute (\[inline\] scripts|scripts using \[update\] context)",
+        MissingModule,
+        "The cluster changes no documents by inline painless scripts. Ask its administrator for the module lang-painless and for "
+        "`script.allowed_types`. Or build a new index: stair-es ingest --index NEW.",
+    ),
+    (
         _NO_TYPE % "sparse_vector",
         MissingModule,
         "This field type requires Elasticsearch, or OpenSearch 3.3 or newer with the plugin neural-search. "

@@ -242,10 +242,22 @@ def _parse_undo(stored: object) -> PolicyUndo:
 
 
 def parse_token_weights(value: object) -> dict[str, float]:
-    """Parse tokens and weights of a document that may not be ours: null values are skipped, other JSON gives no tokens."""
+    """Parse tokens and weights of a document that may not be ours: null values are skipped, other JSON gives no tokens.
+
+    Raises:
+        ValueError: If a weight is a number without end, or a text that is none.
+        TypeError: If a weight is a list or an object.
+    """
     if not isinstance(value, Mapping):
         return {}
-    return {feature_names.unescape_feature(token): float(weight) for token, weight in value.items() if weight is not None}
+    return {feature_names.unescape_feature(token): _parse_weight(weight) for token, weight in value.items() if weight is not None}
+
+
+def _parse_weight(weight: Any) -> float:  # noqa: ANN401  JSON
+    try:
+        return float(weight)
+    except OverflowError as error:  # an integer of 400 digits is no weight either
+        raise ValueError(f"not a weight: {error}") from error
 
 
 def parse_token_vector(tokens: object) -> SparseVector:

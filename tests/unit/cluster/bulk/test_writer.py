@@ -150,6 +150,13 @@ def test_an_index_for_logs_stops_the_run(error: dict[str, Any]) -> None:
     assert classify_item("index", {"status": 400, "error": quoted}, "x").status == "failed"
 
 
+@pytest.mark.parametrize("cause", ["script_lang not supported [painless]", "cannot execute [inline] scripts"])
+def test_a_cluster_without_scripts_stops_the_run(cause: str) -> None:
+    error = {"type": "illegal_argument_exception", "reason": "failed to execute script", "caused_by": {"reason": cause}}
+    result = classify_item("update", {"status": 400, "error": error}, "x")
+    assert (result.status, "painless" in result.remedy) == ("closed", True)
+
+
 def test_a_reason_names_type_reason_and_cause() -> None:
     error = {"type": "mapper_parsing_exception", "reason": "failed to parse", "caused_by": {"reason": "no number"}}
     reason = classify_item("index", {"status": 400, "error": error}, "x").reason

@@ -124,6 +124,12 @@ def test_policy_changes_all_vector_fields_reversibly() -> None:
     assert (emptied["tokens"], emptied["top_tokens"], emptied["impacts"]) == ({}, [], "")
 
 
+@pytest.mark.parametrize("weight", ["many", [1], {}, 10**400])
+def test_an_undo_of_others_that_cannot_be_read_fails_alone(weight: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        parse_policy_undo({"policy_undo": {"tokens": {"cat": weight}}})
+
+
 def test_mappings_may_lack_fields_of_policies_and_texts() -> None:
     expected = resources.load_json_resource("mappings", "image")["mappings"]
     custom = {name: spec for name, spec in expected["properties"].items() if not name.startswith(("policy", "text"))}
