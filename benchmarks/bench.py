@@ -1,9 +1,9 @@
-"""Run all benchmarks one after the other, and write `docs/benchmarks.md`.
+"""Run all benchmarks one after the other, and write `docs/benchmarks.md` and `docs/reference/benchmarks.md`.
 
     python benchmarks/bench.py                       # short runs: minutes on two cores
     python benchmarks/bench.py --form long           # long runs: hours, on a dedicated machine
     python benchmarks/bench.py --only ingest sink    # keep the other sections, if their records exist
-    python benchmarks/bench.py --render              # only write the page, from the records
+    python benchmarks/bench.py --render              # only write the pages, from the records
 
 Each benchmark runs in a separate process with `--json`. Its record and its output are kept in `build/bench`. If a benchmark
 fails, the page says so and the exit status is 1. If the inputs of a benchmark can't be fetched, the page shows it as not run,
@@ -34,11 +34,12 @@ from page.inputs import InputUnavailable, fetch_inputs
 from page.machine import read_load, read_machine, wait_until_idle
 from page.plan import FOLDER, RUNS, Form, Run
 from page.record import Record, Status
-from page.render import render_page
+from page.render import render_details, render_summary
 
 from stair_es.config.defaults import ENV_INDEX, ENV_MODEL, ENV_URL
 
 ROOT = Path(__file__).parents[1]
+PAGE = "benchmarks.md"
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 
 
@@ -48,16 +49,17 @@ def main() -> int:
     parser.add_argument("--form", choices=get_args(Form), default="short")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[run.name for run in RUNS], help="some of the runs")
     parser.add_argument("--render", action="store_true", help="run nothing")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="the page (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="the folder of the pages (default: %(default)s)")
     parser.add_argument("--records", type=Path, default=ROOT / FOLDER, help="where records are kept (default: %(default)s)")
     args = parser.parse_args()
     selected = [] if args.render else [run for run in RUNS if not args.only or run.name in args.only]
     folder = args.records / args.form
     missing = [run.name for run in RUNS if run not in selected and not (folder / f"{run.name}.json").is_file()]
-    if missing and args.out.is_file():
+    summary, details = args.out / PAGE, args.out / "reference" / PAGE
+    if missing and details.is_file():
         parser.error(
-            f"{args.out} would lose the sections of {', '.join(missing)}: there is no record of them in {folder}. "
-            "Run these, too, or choose another page with --out FILE"
+            f"{details} would lose the sections of {', '.join(missing)}: there is no record of them in {folder}. "
+            "Run these, too, or choose another folder with --out"
         )
     with restore_node(needed=bool(selected)):
         if selected:
@@ -65,8 +67,10 @@ def main() -> int:
             wait_until_idle(os.cpu_count() or 1)
         done = run_benchmarks(selected, args.form, folder)
     records = {run.name: Record.read(file) for run in RUNS if (file := folder / f"{run.name}.json").is_file()}
-    args.out.write_text(render_page(records, RUNS, args.form), encoding="utf-8")
-    print(f"wrote {args.out}", file=sys.stderr)
+    details.parent.mkdir(parents=True, exist_ok=True)
+    for page, render in ((summary, render_summary), (details, render_details)):
+        page.write_text(render(records, RUNS, args.form), encoding="utf-8")
+        print(f"wrote {page}", file=sys.stderr)
     return int(any(record.status == "failed" for record in done))
 
 

@@ -54,7 +54,7 @@ RUNS = (
         name="pages",
         group=SEARCH,
         shows="Pages of documents with the 552 tokens of V-SPLADE, BM25 over OCR text and dense kNN in one node "
-        "([explanation](models.md#what-a-page-costs))",
+        "([explanation](../models.md#what-a-page-costs))",
         script="pages",
         short="--docs 10000 --queries 30 --rounds 2",
         long="--docs 10000 --docs 100000",
@@ -94,14 +94,14 @@ RUNS = (
         name="hub-models",
         group=QUALITY,
         shows="Every named model on the example photographs: files, speed, and recall beside that of its dense vectors "
-        "([what was tested](models.md#what-was-tested))",
+        "([what was tested](../models.md#what-was-tested))",
         script="hub_models",
         long="--download",
     ),
     Run(
         name="match-quality",
         group=QUALITY,
-        shows="Hits kept and lost by the cut for weak matches ([explanation](search.md#how-good-a-hit-is))",
+        shows="Hits kept and lost by the cut for weak matches ([explanation](../search.md#how-good-a-hit-is))",
         script="match_quality",
         short=f"--tuxpaint {TUXPAINT}",
         long=f"--tuxpaint {TUXPAINT} --sets {SETS}",
@@ -109,7 +109,7 @@ RUNS = (
     Run(
         name="hybrid",
         group=QUALITY,
-        shows="Words of a query and titles of products, combined in several ways ([explanation](search.md#words-in-captions))",
+        shows="Words of a query and titles of products, combined in several ways ([explanation](../search.md#words-in-captions))",
         script="hybrid",
         short=f"--images {CLOTHES}",
         long=f"--images {CLOTHES} --products 3000",
@@ -130,17 +130,17 @@ RUNS = (
         short=f"--sets {SETS} --out {RETRAINED} --arms dense stair grounded --seeds 1 --steps 60 --pairs 400",
         long=f"--sets {SETS} --out {TRAINED}",
         smoke="after a tenth of the updates on 400 pairs, no model has learned much. For a comparison of the recipes, see "
-        "[the table of three seeds](recipes.md)",
+        "[the table of three seeds](../recipes.md)",
     ),
     Run(
         name="distill",
         group=QUALITY,
-        shows="Tokens distilled from a dense model, compared with its own vectors ([explanation](distill.md))",
+        shows="Tokens distilled from a dense model, compared with its own vectors ([explanation](../distill.md))",
         script="distill",
         short=f"--sets {SETS} --out {RETRAINED} --methods labels --steps 60 --pairs 400",
         long=f"--sets {SETS} --out {TRAINED}",
         smoke="the dense model has only 60 updates on 400 pairs. For the loss by distillation, see "
-        "[the table](distill.md#both-methods-on-the-test-sets)",
+        "[the table](../distill.md#both-methods-on-the-test-sets)",
     ),
     Run(
         name="stop-words",
@@ -153,7 +153,7 @@ RUNS = (
     Run(
         name="duplicates",
         group=QUALITY,
-        shows="Copies and different pictures that are folded as duplicates ([explanation](search.md#copies))",
+        shows="Copies and different pictures that are folded as duplicates ([explanation](../search.md#copies))",
         script="duplicates",
         short="--limit 10",
         long=f"--images examples/photos --images {TUXPAINT}/usr/share/tuxpaint/stamps",
@@ -202,7 +202,7 @@ RUNS = (
     Run(
         name="ocr",
         group=INGEST,
-        shows="Text in pictures: words that are read, and CPU time ([explanation](howto/words-and-text.md#text-in-pictures))",
+        shows="Text in pictures: words that are read, and CPU time ([explanation](../howto/words-and-text.md#text-in-pictures))",
         script="ocr",
         short="--pictures 3",
         long="--pictures 12",
@@ -218,7 +218,7 @@ RUNS = (
     Run(
         name="growth",
         group=INGEST,
-        shows="A growing cluster of three nodes: bulk rate, bytes, heap, and searches during a load ([sizing](sizing.md))",
+        shows="A growing cluster of three nodes: bulk rate, bytes, heap, and searches during a load ([sizing](../sizing.md))",
         script="growth",
         short="--docs 30000 --loads 3 --heap 512m --queries 20",
         long="--docs 3000000",
@@ -227,7 +227,7 @@ RUNS = (
     Run(
         name="faults",
         group=INGEST,
-        shows="Ingests that are killed, disconnected or redirected, and full disks ([explanation](faults.md))",
+        shows="Ingests that are killed, disconnected or redirected, and full disks ([explanation](../faults.md))",
         script="faults",
         short="--rounds 1 --images 60",
         long="--rounds 100",
@@ -273,7 +273,7 @@ RUNS = (
     Run(
         name="encoder",
         group=LATENCY,
-        shows="`stair-es encoder` compared with the bare encoder: texts/s, latency and memory ([explanation](encoder.md))",
+        shows="`stair-es encoder` compared with the bare encoder: texts/s, latency and memory ([explanation](../encoder.md))",
         script="encoder",
         short="--seconds 1 --rounds 1 --clients 1 8",
         long="--rounds 30",
@@ -305,7 +305,7 @@ RUNS = (
     Run(
         name="train-shards",
         group=TRAINING,
-        shows="Start, memory and CPU time of training on shards ([explanation](training.md#shards))",
+        shows="Start, memory and CPU time of training on shards ([explanation](../training.md#shards))",
         script="train_shards",
         short="--names 40 --pairs 200 --seconds 2",
         long="--seconds 60",

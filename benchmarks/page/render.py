@@ -1,4 +1,4 @@
-"""Render the page as Markdown from the records alone. Pure."""
+"""Render the two pages as Markdown from the records alone. Pure."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from .record import Record
 _TARGET = {"short": "make bench", "long": "make bench BENCH=long"}
 _HEAD = """# Benchmarks
 
-This page compares stair-es with other tools and with its own goals. Lost comparisons come first. `{target}` runs all programs in
-[`benchmarks/`](../benchmarks) and writes this page. `make bench ONLY="ingest sink"` updates some sections only, and takes the
-others from the records in `build/bench`.
+This page compares stair-es with other tools and with its own goals. Lost comparisons come first.
+[All tables](reference/benchmarks.md) have the commands and what else was measured.
+
+`{target}` runs all programs in [`benchmarks/`](../benchmarks) and writes both pages. `make bench ONLY="ingest sink"` updates some
+sections only, and takes the others from the records in `build/bench`.
 
 {form}
 
@@ -25,14 +27,17 @@ others from the records in `build/bench`.
 - "At most" means that lower is better.
 - The goal of a comparison is to be as good as the other (1), unless the table shows another goal.
 - Ratios are more meaningful than times and rates, which depend on the machine."""
+_DETAILS_HEAD = """# All benchmarks
+
+The tables of all runs that [Benchmarks](../benchmarks.md) sums up: it names the machine, and what a ratio is."""
 _FORMS = {
     "short": "These are short runs, which take minutes on two cores. Sections whose sizes are too small to be meaningful say so.",
     "long": "These are long runs, which need a dedicated machine.",
 }
 
 
-def render_page(records: Mapping[str, Record], runs: Sequence[Run], form: Form) -> str:
-    """Render the whole page.
+def render_summary(records: Mapping[str, Record], runs: Sequence[Run], form: Form) -> str:
+    """Render the page with the machine and all comparisons.
 
     Args:
         records: Records by the name of the run; some runs may have none yet.
@@ -42,7 +47,14 @@ def render_page(records: Mapping[str, Record], runs: Sequence[Run], form: Form) 
     present = [records[run.name] for run in runs if run.name in records]
     parts = [_HEAD.format(target=_TARGET[form], form=_FORMS[form])]
     parts += [_render_machine(present)] if present else []
-    parts += _render_summary(records, runs)
+    parts += _render_comparisons(records, runs)
+    return "\n\n".join(parts) + "\n"
+
+
+def render_details(records: Mapping[str, Record], runs: Sequence[Run], form: Form) -> str:
+    """Render the page with a section for each run. Arguments as of `render_summary`."""
+    present = [records[run.name] for run in runs if run.name in records]
+    parts = [_DETAILS_HEAD]
     for group, members in groupby(runs, key=lambda run: run.group):
         parts.append(f"## {group}")
         for run in members:
@@ -71,7 +83,7 @@ def _render_machine(records: Sequence[Record]) -> str:
     return f"## Machine\n\n{render_table(('property', 'value'), rows)}{note}"
 
 
-def _render_summary(records: Mapping[str, Record], runs: Sequence[Run]) -> Iterator[str]:
+def _render_comparisons(records: Mapping[str, Record], runs: Sequence[Run]) -> Iterator[str]:
     """Render the comparisons (lost ones first) and the runs that failed or are missing."""
     ratios = [ratio for run in runs if not run.smoke for ratio in _get_ratios(records.get(run.name))]
     lost, won = ([ratio for ratio in ratios if ratio.is_met == met] for met in (False, True))
@@ -79,7 +91,9 @@ def _render_summary(records: Mapping[str, Record], runs: Sequence[Run]) -> Itera
     yield "## Summary"
     yield f"Of {len(ratios)} comparisons and goals, {len(won)} are won or met, and **{len(lost)} are lost or missed**."
     if silent:
-        yield "\n".join(f"- **{_get_status(records.get(run.name))}**: [{run.name}](#{run.name})" for run in silent)
+        yield "\n".join(
+            f"- **{_get_status(records.get(run.name))}**: [{run.name}](reference/benchmarks.md#{run.name})" for run in silent
+        )
     if lost:
         yield f"### Lost comparisons and missed goals\n\n{render_ratios(lost)}"
     if won:
@@ -119,4 +133,4 @@ def _describe_differences(record: Record, records: Sequence[Record]) -> str:
     apart = [f"{name} {record.machine[name]}" for name in names if record.machine[name] != head[name]]
     versions = record.machine["versions"]
     apart += [f"{name} {number}" for name, number in versions.items() if head["versions"].get(name) != number]
-    return f"; differs from the table above: {', '.join(apart)}" if apart else ""
+    return f"; differs from the newest run: {', '.join(apart)}" if apart else ""

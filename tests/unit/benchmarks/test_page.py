@@ -1,4 +1,4 @@
-"""The page of all benchmarks: made of the records alone, complete, with the losses."""
+"""The pages of all benchmarks: made of the records alone, complete, with the losses."""
 
 from __future__ import annotations
 
@@ -52,8 +52,9 @@ def build_record(name: str, *ratios: Any, **fields: Any) -> Any:  # noqa: ANN401
 
 
 def render_page(*records: Any) -> str:  # noqa: ANN401
-    page: str = render.render_page({each.name: each for each in records}, plan.RUNS, "short")
-    return page
+    """Render both pages, as one text."""
+    values = {each.name: each for each in records}, plan.RUNS, "short"
+    return str(render.render_summary(*values)) + str(render.render_details(*values))
 
 
 def get_section(page: str, heading: str) -> str:
@@ -102,7 +103,7 @@ def test_failed_and_skipped_runs_are_named_at_the_top() -> None:
     failed = build_record("sink", status="failed", reason="documents are missing", result=None)
     missing = build_record("quality", status="not run", reason="no apt-get", result=None, began="", seconds=0.0)
     page = render_page(failed, missing)
-    lines = re.findall(r"- \*\*(.+)\*\*: \[.+\]\(#(.+)\)", get_section(page, "## Summary"))
+    lines = re.findall(r"- \*\*(.+)\*\*: \[.+\]\(reference/benchmarks.md#(.+)\)", get_section(page, "## Summary"))
     statuses = {name: status for status, name in lines}
     assert (statuses["sink"], statuses["quality"]) == ("failed", "not run")
     assert statuses["ingest"] == "not run"  # there is no record of it
@@ -170,8 +171,8 @@ def test_unavailable_pictures_are_not_a_failure(tmp_path: Path, monkeypatch: pyt
     inputs.fetch_inputs("benchmarks/listing.py", tmp_path)
 
 
-def run_bench(page: Path, records: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(BENCHMARKS / "bench.py"), "--render", "--out", str(page), "--records", str(records)]
+def run_bench(folder: Path, records: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / "bench.py"), "--render", "--out", str(folder), "--records", str(records)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -184,21 +185,22 @@ def test_real_runs_are_kept_and_shown(tmp_path: Path) -> None:
     good, bad = bench.run_benchmarks(runs, "short", tmp_path / "short")
     assert (good.status, bad.status) == ("done", "failed")
     assert all(fact in bad.reason for fact in ("exit status 2", "--rounds", "'many'"))
-    done = run_bench(tmp_path / "benchmarks.md", tmp_path)
+    done = run_bench(tmp_path, tmp_path)
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / "benchmarks.md").read_text()
+    page = (tmp_path / "reference" / "benchmarks.md").read_text()
     assert ["jsonl", "10"] in [row[:2] for row in read_table_rows(get_section(page, "### listing"))]
     assert f"`python {good.command}`" in page
     assert bad.reason in get_section(page, "### shell")
 
 
 def test_a_page_loses_no_section_for_want_of_a_record(tmp_path: Path) -> None:
-    page = tmp_path / "benchmarks.md"
+    page = tmp_path / "reference" / "benchmarks.md"
+    page.parent.mkdir()
     page.write_text("measured long ago")
-    done = run_bench(page, tmp_path)
+    done = run_bench(tmp_path, tmp_path)
     assert done.returncode == 2
     assert all(run.name in done.stderr for run in plan.RUNS)
     assert page.read_text() == "measured long ago"
     page.unlink()
-    assert run_bench(page, tmp_path).returncode == 0
-    assert "not run" in page.read_text()
+    assert run_bench(tmp_path, tmp_path).returncode == 0
+    assert "not run" in (tmp_path / "benchmarks.md").read_text()
