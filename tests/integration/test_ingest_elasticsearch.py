@@ -36,7 +36,7 @@ Vector = Literal["rank_features", "sparse_vector"]
         ("elasticsearch9_url", "sparse_vector"),
         ("elasticsearch9_url", "rank_features"),
     ],
-    ids=["7", "8", "9", "9-stand-in"],
+    ids=["elasticsearch7", "elasticsearch8", "elasticsearch9", "stand-in"],
 )
 def engine_target(request: pytest.FixtureRequest) -> tuple[Connection, Vector]:
     fixture, vector = request.param
