@@ -284,6 +284,7 @@ def _ask_encoder(url: str) -> None:
     assert "kitten" in text["tokens"]
 
 
+@pytest.mark.nightly("compose on a secured cluster")
 def test_compose_on_a_secured_cluster(
     secured_url: str, client: OpenSearch, index_name: str, photo_folder: Path, tmp_path: Path
 ) -> None:
@@ -322,6 +323,7 @@ def _get_restart_action(code: int) -> str:
     return "Complete" if code == 0 else (fitting or ["Retry"])[0]
 
 
+@pytest.mark.nightly("the manifests, run; tests/unit/deploy validates them")
 def test_kubernetes_nights_page_and_encoder(
     secured_url: str, client: OpenSearch, index_name: str, photo_folder: Path, stair_home: Path, tmp_path: Path
 ) -> None:

@@ -140,6 +140,7 @@ def _fetch_sources(client: OpenSearch, index: str) -> dict[str, dict[str, object
     return {hit["_id"]: hit["_source"] for hit in hits}
 
 
+@pytest.mark.nightly("an example")
 def test_notebook_output_is_reproduced(node_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STAIR_ES_URL", node_url)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))

@@ -24,6 +24,7 @@ time.sleep({WATCHED_S})
 """
 
 
+@pytest.mark.nightly("names that libraries look up")
 @pytest.mark.skipif(not (os.environ.get("CI") or shutil.which("unshare")), reason="needs the namespaces of Linux")
 def test_encoding_looks_no_name_up(tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if name not in {*OPT_OUT_VARIABLES, "CI"}}

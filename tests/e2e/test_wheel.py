@@ -51,12 +51,14 @@ def wheel_environment(dist_folder: Path, tmp_path_factory: pytest.TempPathFactor
     return home / "bin"
 
 
+@pytest.mark.nightly("the wheel runs; dist_files.py compares its files")
 def test_console_script_runs_from_the_wheel(wheel_environment: Path, tmp_path: Path) -> None:
     assert _run_command(wheel_environment / "stair-es", "--version", cwd=tmp_path).startswith("stair-es ")
     path = _run_command(wheel_environment / "python", "-c", "import stair_es.cli.main as m; print(m.__file__)", cwd=tmp_path)
     assert Path(path.strip()).is_relative_to(wheel_environment.parent)
 
 
+@pytest.mark.nightly("data files of the wheel, read from it")
 def test_packaged_data_is_in_the_wheel(wheel_environment: Path, tmp_path: Path) -> None:
     code = (
         "import json\nfrom stair_es import resources\nfrom stair_es.model import registry\n"

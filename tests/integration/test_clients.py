@@ -36,20 +36,21 @@ _TOLERANCE = 0.004
 
 # The clients of Elasticsearch refuse OpenSearch.
 VectorField = Literal["rank_features", "sparse_vector"]
-_ENGINES: list[tuple[str, VectorField, str]] = [
+_OTHER_CLIENT = pytest.mark.nightly("clients between the oldest and the newest")
+_ENGINES = [
     ("node_url", "rank_features", "opensearch-py==2.4.0"),
-    ("node_url", "rank_features", "opensearch-py==2.8.0"),
+    pytest.param("node_url", "rank_features", "opensearch-py==2.8.0", marks=_OTHER_CLIENT),
     ("node_url", "rank_features", "opensearch-py"),
     ("elasticsearch7_url", "rank_features", "opensearch-py==2.4.0"),
     ("elasticsearch7_url", "rank_features", "opensearch-py"),
     ("elasticsearch7_url", "rank_features", "elasticsearch==7.17.13"),
     ("elasticsearch7_url", "rank_features", "elasticsearch==8.19.3"),
     ("elasticsearch7_url", "rank_features", "elasticsearch==9.5.1"),
-    ("elasticsearch9_url", "sparse_vector", "elasticsearch==7.17.13"),
+    pytest.param("elasticsearch9_url", "sparse_vector", "elasticsearch==7.17.13", marks=_OTHER_CLIENT),
     ("elasticsearch9_url", "rank_features", "elasticsearch==9.5.1"),
-    ("elasticsearch9_url", "sparse_vector", "elasticsearch==8.19.3"),
+    pytest.param("elasticsearch9_url", "sparse_vector", "elasticsearch==8.19.3", marks=_OTHER_CLIENT),
     ("elasticsearch9_url", "sparse_vector", "elasticsearch==9.5.1"),
-    ("elasticsearch9_url", "sparse_vector", "opensearch-py==2.4.0"),
+    pytest.param("elasticsearch9_url", "sparse_vector", "opensearch-py==2.4.0", marks=_OTHER_CLIENT),
     ("elasticsearch9_url", "sparse_vector", "opensearch-py"),
 ]
 

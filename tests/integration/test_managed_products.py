@@ -179,6 +179,7 @@ def test_every_command_passes(managed: Managed) -> None:
     assert not any("_cluster/settings" in json.dumps(check) or "_reroute" in json.dumps(check) for check in checks)
 
 
+@pytest.mark.nightly("reading commands on managed products; test_every_command_passes has the life of an index")
 def test_every_other_command_passes(managed: Managed) -> None:
     """Words of one's own, documents of another program, an evaluation, a dashboard, and an encoder that writes."""
     run, alias = managed.run, managed.alias

@@ -138,6 +138,7 @@ def test_session_node_is_the_real_thing(client: OpenSearch, index_name: str) -> 
     assert limit == pytest.approx(0.7 * heap, rel=0.05)  # of what requests reserve; with garbage it would be 0.95
 
 
+@pytest.mark.nightly("parallel starts of a node")
 def test_parallel_starts_share_one_node(reused_home: DataDir, run_reused: Run) -> None:
     reused_home.node.mkdir(mode=0o755, exist_ok=True)  # as earlier versions did
     reused_home.node.chmod(0o755)
@@ -305,6 +306,7 @@ def test_first_start_offline_names_the_cause(tmp_path: Path) -> None:
     assert not list((tmp_path / "empty" / "dist").glob("opensearch-*"))
 
 
+@pytest.mark.nightly("nodes of killed tests")
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's request for a signal at the parent's death is Linux only")
 def test_node_of_a_killed_test_run_ends_with_it(node_home: DataDir) -> None:
     code = (
@@ -320,6 +322,7 @@ def test_node_of_a_killed_test_run_ends_with_it(node_home: DataDir) -> None:
     poll_until(lambda: get_node_status(spec).state == "stopped")
 
 
+@pytest.mark.nightly("a node of another user")
 def test_server_runs_for_another_user_than_root(dist_folder: Path) -> None:
     """The tests above run it as the user who runs them. If that is root, as in a container, this one runs it as `nobody`."""
     user = "nobody" if os.geteuid() == 0 else None

@@ -131,7 +131,7 @@ def _build_items(count: int, deadly: dict[int, str | None]) -> list[SourceItem]:
     ("address", "kind", "code"),
     [
         pytest.param("127.0.0.1:1", IngestError, "ray-unreachable", marks=pytest.mark.nightly("Ray waits 20 s for an address")),
-        ("ray://127.0.0.1:1", IngestError, "ray-unreachable"),
+        pytest.param("ray://127.0.0.1:1", IngestError, "ray-unreachable", marks=pytest.mark.nightly("Ray waits for an address")),
         ("nonsense", UsageError, "not-a-ray-address"),
         ("host:port", UsageError, "not-a-ray-address"),
     ],

@@ -199,6 +199,7 @@ def test_another_process_loads_the_networks_itself(mini: SparseEncoder) -> None:
     assert torch.equal(copy.encode_query("a kitten").to_dense(), kitten.to_dense())
 
 
+@pytest.mark.nightly("a download from a hub")
 def test_a_repository_of_the_hub(tmp_path: Path) -> None:
     code = """
 import json, sys

@@ -30,6 +30,9 @@ _MAX_TOKENS, _MAX_CHARS = 100, 2000
 _REQUESTS = 8
 """Requests at the same time."""
 _TIMEOUT_S = 120.0
+_RETRIES = urllib3.Retry(
+    total=6, read=1, backoff_factor=0.5, status_forcelist=BUSY_STATUSES, allowed_methods=None, raise_on_status=False
+)
 _REPORT_EVERY = 100
 _MAX_FAILED = 10
 """Images in a row for which the endpoint gives no caption, before the training gives up."""
@@ -59,9 +62,7 @@ class Captioner:
         self._pool = urllib3.PoolManager(
             maxsize=_REQUESTS,
             headers={"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {})},
-            retries=urllib3.Retry(
-                total=6, read=1, backoff_factor=0.5, status_forcelist=BUSY_STATUSES, allowed_methods=None, raise_on_status=False
-            ),
+            retries=_RETRIES,
             timeout=urllib3.Timeout(connect=10.0, read=_TIMEOUT_S),
         )
         self._model = model or self._find_model()
@@ -151,7 +152,7 @@ class Captioner:
         return text
 
     def _find_model(self) -> str:
-        _, value = self._send("GET", "/models", None)
+        _, value = self._send("GET", "/models", None, _RETRIES.new(connect=1))  # it may not run yet: say so at once
         try:
             return str(value["data"][0]["id"])
         except (KeyError, IndexError, TypeError):
@@ -159,14 +160,14 @@ class Captioner:
                 f"{self._describe()} lists no model", "Give the model: data.captions_model.", code="captions-failed"
             ) from None
 
-    def _send(self, method: str, path: str, body: bytes | None) -> tuple[int, Any]:
+    def _send(self, method: str, path: str, body: bytes | None, retries: urllib3.Retry = _RETRIES) -> tuple[int, Any]:
         """Send a request; return status and parsed body.
 
         Raises:
             SourceError: If the endpoint can't be reached, or refuses the key or the path.
         """
         try:
-            response = self._pool.request(method, self._url + path, body=body)
+            response = self._pool.request(method, self._url + path, body=body, retries=retries)
         except urllib3.exceptions.HTTPError as error:
             raise SourceError(
                 f"{self._describe()} can't be reached: {type(error).__name__}",
