@@ -89,7 +89,7 @@ PARSED_ONLY = {
     "docs/evaluate.md": 2,
     "docs/howto/application-search.md": 1,
     "docs/howto/aws.md": 1,
-    "docs/howto/docker.md": 12,
+    "docs/howto/docker.md": 11,
     "docs/howto/gpu-ray.md": 2,
     "docs/howto/haystack.md": 4,
     "docs/howto/kubernetes.md": 16,
