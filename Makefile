@@ -18,7 +18,7 @@ help:
 	@echo "make nightly  the tests that make test leaves out: other engines, all pages of the docs, lost nodes, and the image check"
 	@echo "make unit    install into .venv-unit (0.6 GB, without torch and Ray) and run the unit tests; make coverage names untested lines, too"
 	@echo "make bench   run all benchmarks in a short form and write docs/benchmarks.md (BENCH=long: hours; ONLY=\"ingest sink\": some)"
-	@echo "make compatibility  run the commands on every version of the engines, write docs/compatibility.md (ONLY=\"2.19.1 8.17.0\": some)"
+	@echo "make compatibility  run the commands on every version of the engines, write docs/reference/compatibility.md (ONLY=\"2.19.1 8.17.0\": some)"
 	@echo "make docs    build the documentation site into build/site; a warning is an error"
 	@echo "make dist    wheel, sdist and bill of materials in dist/, checked; make dist-check tries the wheel with the lowest and newest packages"
 	@echo "make image-check  build the image with buildah and try it, as root on Debian or Ubuntu (IMAGE_ARGS=--required: never skip)"

@@ -1,4 +1,4 @@
-"""Run the installed `stair-es` on every version of the search engines, and write `docs/compatibility.md`.
+"""Run the installed `stair-es` on every version of the search engines, and write `docs/reference/compatibility.md`.
 
     python scripts/check_versions.py                       # all, one node at a time
     python scripts/check_versions.py --only 8.17.0 2.19.1  # the other columns are kept if their records exist
@@ -41,7 +41,9 @@ def main() -> int:
     numbers = [version.number for version in VERSIONS]
     parser.add_argument("--only", nargs="+", metavar="VERSION", choices=numbers, help=f"of {', '.join(numbers)}")
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "compatibility.md", help="the page (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs" / "reference" / "compatibility.md", help="the page (default: %(default)s)"
+    )
     parser.add_argument("--kept", type=Path, default=ROOT / "build" / "compatibility", help="the records (default: %(default)s)")
     args = parser.parse_args()
     files = {version.number: args.kept / f"{version.number}.json" for version in VERSIONS}

@@ -17,7 +17,7 @@ from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[2]
 STYLE = ROOT / "docs" / "style.md"
-WRITTEN_BY_SCRIPTS = {"docs/benchmarks.md", "docs/compatibility.md"}
+WRITTEN_BY_SCRIPTS = {"docs/benchmarks.md", "docs/reference/benchmarks.md", "docs/reference/compatibility.md"}
 PAGES = sorted(
     path
     for path in (*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"))

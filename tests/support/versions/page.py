@@ -1,4 +1,4 @@
-"""Render `docs/compatibility.md` from the records of the versions. Pure."""
+"""Render `docs/reference/compatibility.md` from the records of the versions. Pure."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ _HEAD = """# Compatibility
 This page shows which commands work on which versions of OpenSearch and Elasticsearch. Every result comes from a real node:
 OpenSearch is put together from its published modules, and Elasticsearch is its own distribution as Maven serves it. `make
 compatibility` starts one node after the other, runs the installed commands, checks their output, and writes this page
-([`check_versions.py`](../scripts/check_versions.py)). The images are six of the bundled photos, and the model is the default one.
-See also [queries](queries.md), [connections](connection.md) and [limits](limits.md).
+([`check_versions.py`](../../scripts/check_versions.py)). The images are six of the bundled photos, and the model is the default
+one. See also [queries](../queries.md), [connections](../connection.md) and [limits](../limits.md).
 
 ## Tested nodes
 """
