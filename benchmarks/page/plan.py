@@ -130,7 +130,7 @@ RUNS = (
         short=f"--sets {SETS} --out {RETRAINED} --arms dense stair grounded --seeds 1 --steps 60 --pairs 400",
         long=f"--sets {SETS} --out {TRAINED}",
         smoke="after a tenth of the updates on 400 pairs, no model has learned much. For a comparison of the recipes, see "
-        "[the table of three seeds](../recipes.md)",
+        "[the table of three seeds](recipes.md)",
     ),
     Run(
         name="distill",

@@ -105,7 +105,7 @@ PARSED_ONLY = {
     "docs/observe.md": 1,
     "docs/query-speed.md": 4,
     "docs/ray.md": 3,
-    "docs/recipes.md": 4,
+    "docs/reference/recipes.md": 4,
     "docs/serve.md": 1,
     "docs/sizing.md": 2,
     "docs/stair-mini.md": 5,
