@@ -19,6 +19,7 @@ from typing import Any
 import cut_release
 import dist_files
 import dist_installs
+import dist_sbom
 import pytest
 import yaml  # type: ignore[import-untyped]
 from packaging.licenses import canonicalize_license_expression
@@ -222,6 +223,29 @@ def test_extra_requirements_are_parsed(extras: tuple[str, ...], expected: list[s
     ):
         metadata["Requires-Dist"] = line
     assert {*dist_installs.list_direct_requirements(metadata, extras)} == {*expected}
+
+
+@pytest.mark.parametrize(
+    ("name", "stated", "expected"),
+    [
+        ("certifi", [{"license": {"id": "MPL-2.0"}}, {"license": {"name": "Mozilla Public License"}}], ["MPL-2.0"]),
+        ("numpy", [{"expression": "BSD-3-Clause AND 0BSD"}], ["BSD-3-Clause AND 0BSD"]),
+        ("protobuf", [{"expression": "MIT"}], ["MIT"]),  # a later version that states it
+        ("Events", [{"license": {"name": "License :: OSI Approved :: BSD License"}}], ["BSD-3-Clause"]),
+        ("protobuf", None, ["BSD-3-Clause"]),
+        ("unheard-of", [{"license": {"name": "License :: OSI Approved :: BSD License"}}], None),
+        ("unheard-of", None, None),
+    ],
+)
+def test_bill_of_materials_has_an_spdx_license_for_each_package(
+    name: str, stated: list[Any] | None, expected: list[str] | None
+) -> None:
+    component = {"name": name} if stated is None else {"name": name, "licenses": stated}
+    assert dist_sbom.complete_licenses({"components": [component]}) == ([] if expected else [name])
+    if expected:
+        assert [each.get("expression") or each["license"]["id"] for each in component["licenses"]] == expected
+    for license in dist_sbom.LICENSES.values():
+        assert canonicalize_license_expression(license) == license
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
