@@ -86,7 +86,6 @@ PARSED_ONLY = {
     "docs/dashboards.md": 2,
     "docs/distill.md": 10,
     "docs/encoder.md": 1,
-    "docs/evaluate.md": 2,
     "docs/howto/application-search.md": 1,
     "docs/howto/aws.md": 1,
     "docs/howto/docker.md": 11,
