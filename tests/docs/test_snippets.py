@@ -106,7 +106,6 @@ PARSED_ONLY = {
     "docs/ray.md": 3,
     "docs/reference/recipes.md": 4,
     "docs/serve.md": 1,
-    "docs/sizing.md": 2,
     "docs/stair-mini.md": 5,
     "docs/start.md": 3,
     "docs/training.md": 4,
