@@ -240,7 +240,7 @@ def test_extra_requirements_are_parsed(extras: tuple[str, ...], expected: list[s
 def test_bill_of_materials_has_an_spdx_license_for_each_package(
     name: str, stated: list[Any] | None, expected: list[str] | None
 ) -> None:
-    component = {"name": name} if stated is None else {"name": name, "licenses": stated}
+    component: dict[str, Any] = {"name": name} if stated is None else {"name": name, "licenses": stated}
     assert dist_sbom.complete_licenses({"components": [component]}) == ([] if expected else [name])
     if expected:
         assert [each.get("expression") or each["license"]["id"] for each in component["licenses"]] == expected
