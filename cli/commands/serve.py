@@ -83,6 +83,14 @@ _StripLocation = Annotated[
         help="Remove where a photo was taken from each downloaded original.",
     ),
 ]
+_AllowFrames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-frame",
+        help="Site that may show the page in a frame, as https://example.org (repeatable). Without a token and --teach only.",
+        metavar="ORIGIN",
+    ),
+]
 _Metrics = Annotated[bool, typer.Option("--metrics", help="Expose Prometheus metrics at /metrics; they require the token.")]
 _Title = Annotated[str, typer.Option("--title", metavar="TEXT", help="Title of the page. [default: the alias]")]
 _Coverage = Annotated[
@@ -132,6 +140,7 @@ def serve_command(
     token_file: _TokenFile = None,
     no_token: _NoToken = False,
     allow_host: _AllowHosts = None,
+    allow_frame: _AllowFrames = None,
     metrics: _Metrics = False,
     title: _Title = "",
     price_field: shared.PriceFieldOption = DEFAULT_PRICE_FIELD,
@@ -167,6 +176,7 @@ def serve_command(
 
     token = _read_access_token(token_file, _ENV_SERVE_TOKEN)
     policy = _build_access_policy(host, token, no_token, allow_host, exposed=_EXPOSED[teach])
+    policy = replace(policy, frame_origins=_parse_frame_origins(allow_frame or [], guarded=bool(token) or teach))
     with open_server_telemetry(metrics=metrics) as telemetry, bind_socket(host, port) as (listener, bound_port):
         config = ServerConfig(
             index=index,
@@ -315,6 +325,23 @@ def _build_access_policy(
         token=token,
         bearer_only=bearer_only,
     )
+
+
+def _parse_frame_origins(texts: list[str], *, guarded: bool) -> tuple[str, ...]:
+    """Parse the sites that may frame the page.
+
+    Raises:
+        UsageError: If one is no origin, or a deceived visitor could do harm.
+    """
+    from stair_es.web.auth import parse_origin
+
+    if texts and guarded:
+        raise OptionConflict("--allow-frame is for a page without a token and --teach", "Leave one of them out.")
+    origins = tuple(map(parse_origin, texts))
+    if None in origins:
+        text = texts[origins.index(None)]
+        raise UsageError(f"{text!r} is not an origin", "Write it as https://example.org, without a path.", code="invalid-origin")
+    return tuple(filter(None, origins))
 
 
 def _parse_host_name(text: str) -> str:

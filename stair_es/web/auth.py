@@ -20,9 +20,10 @@ from stair_es.web.hooks import HEALTH_PATH
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_NO_FRAME = "frame-ancestors 'none'"
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; base-uri 'self'; "
-    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    f"form-action 'none'; {_NO_FRAME}; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 SECURITY_HEADERS: Mapping[str, str] = {
     "content-security-policy": _CSP,
@@ -34,7 +35,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=(), browsing-topics=()",
     "cache-control": "no-store",
 }
-"""Headers of every response; a route can override `cache-control`."""
+"""Headers of every response, unless pages of other sites may frame it; a route can override `cache-control`."""
 _LOGIN_PAGE_CSP = _CSP.replace("form-action 'none'", "form-action 'self'")
 """For the only page with a form that the browser submits."""
 _BEARER = {"www-authenticate": "Bearer"}
@@ -77,6 +78,8 @@ class AccessPolicy:
     """Further hosts whose origin counts as same-site, regardless of the `Host` that a proxy sends."""
     allow_addresses: bool = False
     """Whether any IP address is allowed in `Host`: DNS rebinding requires a name."""
+    frame_origins: tuple[str, ...] = ()
+    """Origins whose pages may show this server's in a frame, as `parse_origin` returns them."""
     token: str = ""
     """The access token; empty for none."""
     bearer_only: bool = False
@@ -110,6 +113,14 @@ class AccessPolicy:
         host = headers.get("host", "").lower()
         return parts.netloc.lower() in (host, _strip_default_port(host, parts.scheme)) or parse_host(parts.netloc) in self.origins
 
+    def build_headers(self) -> dict[str, str]:
+        """Return the security headers of a response. `X-Frame-Options` can't name origins."""
+        headers = dict(SECURITY_HEADERS)
+        if self.frame_origins:
+            del headers["x-frame-options"]
+            headers["content-security-policy"] = _CSP.replace(_NO_FRAME, f"frame-ancestors {' '.join(self.frame_origins)}")
+        return headers
+
     @property
     def cookie_value(self) -> str:
         """The value of the cookie: proves knowledge of the token without containing it."""
@@ -135,6 +146,7 @@ class AccessMiddleware:
         """
         self._app, self._policy, self._cookie_name = app, policy, f"stair-es-{port}"
         self._root_path = root_path
+        self._headers = policy.build_headers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an ASGI scope."""
@@ -145,9 +157,7 @@ class AccessMiddleware:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 present = {name for name, _ in message.get("headers", ())}
-                added = [
-                    (name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items() if name.encode() not in present
-                ]
+                added = [(name.encode(), value.encode()) for name, value in self._headers.items() if name.encode() not in present]
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
@@ -212,6 +222,18 @@ def parse_host(header: str) -> str | None:
     if match is None or int(match["port"] or 0) > _MAX_PORT:
         return None
     return (match["address"] or match["name"]).lower().rstrip(".") or None
+
+
+def parse_origin(text: str) -> str | None:
+    """Parse the origin of a site, such as `https://example.org`, to the form of a content security policy; None if it is none."""
+    try:
+        parts = urlsplit(text.strip().lower())
+    except ValueError:
+        return None
+    is_bare = parts.path in ("", "/") and not parts.query and not parts.fragment
+    if parts.scheme not in ("http", "https") or not is_bare or parse_host(parts.netloc) is None:
+        return None
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def is_loopback(host: str) -> bool:

@@ -62,6 +62,16 @@ def test_every_response_carries_the_policy(page: PageClient, corpus: Corpus) -> 
     assert "script-src 'self';" in policy
 
 
+def test_only_named_sites_can_frame_the_page(node_url: str, corpus: Corpus) -> None:
+    guard = AccessPolicy(frame_origins=("https://example.org", "http://localhost:1"))
+    with serve_page(Connection(url=node_url), corpus.alias, guard=guard) as client:
+        headers = client.get("/").headers
+    assert "x-frame-options" not in headers
+    own, framed = SECURITY_HEADERS["content-security-policy"].split("; "), headers["content-security-policy"].split("; ")
+    assert {*framed} - {*own} == {"frame-ancestors https://example.org http://localhost:1"}
+    assert {*own} - {*framed} == {"frame-ancestors 'none'"}
+
+
 def test_possibly_stale_responses_are_not_cached(page: PageClient) -> None:
     for response in (page.get("/api/about"), page.post("/api/search", CAT), page.get("/api/image/nope"), page.get("/nothing")):
         assert response.headers["cache-control"] == "no-store"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stair_es.web.auth import AccessPolicy, is_loopback, parse_host
+from stair_es.web.auth import AccessPolicy, is_loopback, parse_host, parse_origin
 
 LOCAL = AccessPolicy()
 OPEN = AccessPolicy(
@@ -131,3 +131,22 @@ def test_addresses_that_others_reach(host: str) -> None:
 def test_names_of_hosts() -> None:
     assert parse_host("Photos.example.org:443") == "photos.example.org"
     assert parse_host("http://photos.example.org") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("https://HuggingFace.co", "https://huggingface.co"),
+        ("http://localhost:8080/", "http://localhost:8080"),
+        ("huggingface.co", None),
+        ("https://huggingface.co/spaces", None),
+        ("https://user@example.org", None),
+        ("https://*.example.org", None),
+        ("https://example.org; script-src *", None),
+        ("https://example.org https://evil.example", None),
+        ("https://[::1", None),
+        ("data:", None),
+    ],
+)
+def test_origins_of_sites(text: str, origin: str | None) -> None:
+    assert parse_origin(text) == origin

@@ -14,7 +14,15 @@ from typer.testing import CliRunner
 from stair_es.cli.main import app
 from stair_es.cli.options.config_file import is_safe_option, list_known_keys
 
-UNSAFE = ("--no-token", "--allow-host", "--allow-private-urls", "--allow-failed", "--force-swap", "--follow-links")
+UNSAFE = (
+    "--no-token",
+    "--allow-host",
+    "--allow-frame",
+    "--allow-private-urls",
+    "--allow-failed",
+    "--force-swap",
+    "--follow-links",
+)
 
 
 def _list_unsafe_options(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401
