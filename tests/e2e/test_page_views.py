@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from playwright.sync_api import BrowserContext, Page, expect
 from support.browser.page_actions import (
@@ -142,17 +141,24 @@ def test_two_queries_side_by_side(site: Site, page: Page) -> None:
 
 def test_url_has_the_whole_state(site: Site, page: Page, context: Contexts) -> None:
     open_results(site, page)
+    open_filter(page, "Words").get_by_role("checkbox", name="animal").check()  # before nothing but weak hits is left
+    page.keyboard.press("Escape")
     get_slider(page, "tree").fill("2.5")
     page.locator(".query").get_by_role("button", name="must: tree", exact=True).click()
     page.locator(".query").get_by_role("button", name="not: bear", exact=True).click()
-    steered: dict[str, Any] = {"text": QUERY, "factors": {"tree": 2.5}, "require": ["tree"], "exclude": ["bear"]}
-    wait_for_hits(page, list_hits(site, **steered))  # whose words are in the filter
-    open_filter(page, "Words").get_by_role("checkbox", name="nature").check()
-    page.keyboard.press("Escape")
     box = open_filter(page, "Query").get_by_role("combobox")
     box.fill("width:>10")
     box.press("Enter")
-    expected = list_hits(site, **steered, filters=[{"field": "top_tokens", "all": ["nature"]}], filter="width:>10")
+    expected = list_hits(
+        site,
+        text=QUERY,
+        factors={"tree": 2.5},
+        require=["tree"],
+        exclude=["bear"],
+        filters=[{"field": "top_tokens", "all": ["animal"]}],
+        filter="width:>10",
+    )
+    assert expected
     wait_for_hits(page, expected)
     context_of_copy = context(permissions=["clipboard-read", "clipboard-write"])
     copying = context_of_copy.new_page()

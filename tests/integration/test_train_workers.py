@@ -34,7 +34,8 @@ def test_gradients_are_those_of_one_process(tmp_path: Path, count: int) -> None:
         for gradients in (rank[case_name] for rank in ranks):
             assert gradients.keys() == expected.keys()
             for name, tensor in expected.items():
-                torch.testing.assert_close(gradients[name], tensor, atol=1e-5, rtol=1e-5, msg=f"{case_name}: {name}")
+                atol = 1e-5 * max(1.0, float(tensor.abs().max()))  # small values are sums of large ones, in another order
+                torch.testing.assert_close(gradients[name], tensor, atol=atol, rtol=1e-5, msg=f"{case_name}: {name}")
                 assert torch.equal(gradients[name], ranks[0][case_name][name]), f"{case_name}: {name}"
     for rank in range(count):
         results = torch.load(tmp_path / f"{rank}-collectives.pt", weights_only=True)

@@ -43,7 +43,7 @@ def edit_documents(
             try:
                 edited = edits[id_](source)
             except (TypeError, ValueError) as error:  # of a document that another program has written
-                outcomes[id_] = str(error)
+                outcomes[id_] = str(error) or type(error).__name__
                 continue
             if edited is None or edited == get_fields(source, fields):
                 outcomes[id_] = UNCHANGED
