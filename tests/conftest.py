@@ -39,7 +39,7 @@ with suppress(ImportError):  # private; without it, hypothesis also draws consta
 _NODES = pytest.StashKey[str]()
 """The address of the nodes of this run."""
 
-LONGEST_FIRST = ("docs/test_snippets.py", "integration/test_ray.py", "integration/test_torchrun.py", "e2e", "integration")
+LONGEST_FIRST = ("docs/test_snippets.py", "integration/test_ray.py", "e2e", "integration")
 """Files that take two minutes or more, then layers: so the workers end together, unit tests fill the gaps."""
 
 NIGHTLY_NODES = re.compile(r"elasticsearch[78]|plugin_url")

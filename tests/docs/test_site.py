@@ -32,6 +32,7 @@ BUILT_MESSAGES = {"`the query is empty`"}
 """Common messages that the code puts together of two parts."""
 OF_SPHINX = {"genindex.html", "py-modindex.html", "search.html"}
 """Pages that Sphinx adds by itself: they needn't be linked."""
+BUILDS = pytest.mark.nightly("builds the site, as the workflow docs does for each change")
 FETCHED = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "srcset", "object": "data", "form": "action"}
 """What a browser fetches, or sends to, without a click."""
 
@@ -86,6 +87,7 @@ def list_commands(group: typer.Typer, path: str) -> Iterator[tuple[str, Any]]:
         yield from list_commands(child.typer_instance, f"{path} {child.name}")
 
 
+@BUILDS
 def test_the_reference_has_every_command_option_and_variable(site_pages: dict[str, Page], site_folder: Path) -> None:
     text = (site_folder / "reference" / "cli.html").read_text()
     ids, found = site_pages["reference/cli.html"].ids, 0
@@ -106,6 +108,7 @@ def test_the_reference_has_every_command_option_and_variable(site_pages: dict[st
     assert found > 200
 
 
+@BUILDS
 def test_every_page_is_reachable_and_no_link_is_dead(site_pages: dict[str, Page], site_folder: Path) -> None:
     reached, todo = {"index.html"}, deque(["index.html"])
     while todo:
@@ -134,6 +137,7 @@ def resolve_link(page: str, link: str) -> tuple[str | None, str]:
     return posixpath.normpath(path).lstrip("/"), unquote(parts.fragment)
 
 
+@BUILDS
 def test_pages_load_no_remote_files(site_pages: dict[str, Page], site_folder: Path) -> None:
     for name, page in site_pages.items():
         for address in page.fetched:
@@ -144,6 +148,7 @@ def test_pages_load_no_remote_files(site_pages: dict[str, Page], site_folder: Pa
         assert not re.search(r'(?:href|src)="(?!data:|#)', path.read_text()), path
 
 
+@BUILDS
 def test_links_out_of_the_docs_lead_into_the_repository(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()

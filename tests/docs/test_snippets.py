@@ -114,7 +114,7 @@ PARSED_ONLY = {
 }
 """Page -> how many of its commands fall under `not_run`. Written down so that no page hides there unseen."""
 
-FIRST_PAGES = {"README.md", "docs/start.md", "docs/ingest.md", "docs/howto/your-application.md"}
+FIRST_PAGES = {"README.md", "docs/start.md", "docs/howto/your-application.md"}
 """Where readers begin."""
 
 ON_OWN_NODE = {"docs/howto/haystack.md"}

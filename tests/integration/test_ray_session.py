@@ -73,6 +73,7 @@ def session_owner() -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
         yield process, json.loads(line)
 
 
+@pytest.mark.nightly("another session of Ray")
 def test_a_session_of_this_machine_is_closed_to_others(session_owner: tuple[subprocess.Popen[str], dict[str, Any]]) -> None:
     process, session = session_owner
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]

@@ -23,6 +23,7 @@ from stair_es.training.train import train_model
 ROOT = Path(__file__).parents[2]
 CHANGES = {"recipe.steps": 40, "validation.every": 3, "data.augment": "strong"}
 TIMEOUT_S = 300.0
+pytestmark = pytest.mark.nightly("torchrun; test_train_workers has two and four workers")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,6 @@ def test_two_processes_match_one(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         torch.testing.assert_close(two[name].float(), tensor.float(), atol=2e-2, rtol=1e-2, msg=name)
 
 
-@pytest.mark.nightly("a lost worker of torchrun")
 def test_a_killed_worker_restarts_all_to_the_same_model_bit_for_bit(folder: Path) -> None:
     with start_torchrun(folder, "killed", "--restart", launcher=("--max-restarts", "1")) as process:
         wait_for_steps(process, folder / "killed", 8)
@@ -96,7 +96,6 @@ def test_a_killed_worker_restarts_all_to_the_same_model_bit_for_bit(folder: Path
         assert (folder / "killed" / name).read_bytes() == (folder / "straight" / name).read_bytes(), name
 
 
-@pytest.mark.nightly("a lost worker of torchrun")
 def test_a_lost_worker_or_a_signal_ends_all_and_keeps_the_state(folder: Path) -> None:
     with start_torchrun(folder, "ended") as process:
         wait_for_steps(process, folder / "ended", 4)

@@ -190,6 +190,7 @@ def test_training_starts_with_the_given_scale(training_folder: Path, tmp_path: P
     assert read_metric(tmp_path / "third", "scale") == [3.0]
 
 
+@pytest.mark.nightly("torch.compile")
 def test_what_torch_compile_lacks_is_reported(training_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, str(tmp_path / "no-compiler")))
