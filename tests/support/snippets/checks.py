@@ -118,7 +118,7 @@ def check_command(words: list[str], folder: Path = ROOT, python: str | Path = sy
     elif program == "python" and len(words) > 1 and words[1].endswith(".py"):
         _check_script(words[1:], python)
     for word in words:
-        if word.startswith(_FOLDERS) and not any((each / word).exists() for each in (ROOT, folder)):
+        if word.startswith(_FOLDERS) and not any(any(each.glob(word)) for each in (ROOT, folder)):
             raise InvalidSnippet(f"{shlex.join(words)}: there is no {word}")
     positions = [
         index for index, word in enumerate(words) if Path(word).name == _OURS or ("run" in words and _IMAGE.fullmatch(word))
