@@ -174,9 +174,7 @@ def serve_command(
     from stair_es.web.originals import AllowedRoots
     from stair_es.web.server import bind_socket, build_page_url, create_server
 
-    token = _read_access_token(token_file, _ENV_SERVE_TOKEN)
-    policy = _build_access_policy(host, token, no_token, allow_host, exposed=_EXPOSED[teach])
-    policy = replace(policy, frame_origins=_parse_frame_origins(allow_frame or [], guarded=bool(token) or teach))
+    policy = _build_access_policy(_ENV_SERVE_TOKEN, token_file, no_token, host, allow_host, _EXPOSED[teach], allow_frame)
     with open_server_telemetry(metrics=metrics) as telemetry, bind_socket(host, port) as (listener, bound_port):
         config = ServerConfig(
             index=index,
@@ -232,9 +230,8 @@ def serve_encoder_command(
     from stair_es.web.config import BatchLimits
     from stair_es.web.server import bind_socket, build_page_url, create_server
 
-    token = _read_access_token(token_file, _ENV_ENCODER_TOKEN)
     exposed = f"write into {', '.join(service.write_index)}" if service.write_index else "use the encoder"
-    policy = _build_access_policy(host, token, no_token, allow_host, exposed=exposed, bearer_only=True)
+    policy = _build_access_policy(_ENV_ENCODER_TOKEN, token_file, no_token, host, allow_host, exposed, bearer_only=True)
     encoder = EncoderArguments(model=model or None, fit=fit, backend=backend, text_tower=text_tower)
     with ExitStack() as stack:
         telemetry = stack.enter_context(open_server_telemetry(metrics=True))
@@ -299,7 +296,15 @@ def _check_packages(extra: str, *packages: str) -> None:
 
 
 def _build_access_policy(
-    host: str, token: str, no_token: bool, allowed_hosts: list[str] | None, *, exposed: str, bearer_only: bool = False
+    variable: str,
+    token_file: Path | None,
+    no_token: bool,
+    host: str,
+    allowed_hosts: list[str] | None,
+    exposed: str,
+    frames: list[str] | None = None,
+    *,
+    bearer_only: bool = False,
 ) -> AccessPolicy:
     """Build the access policy that the options describe; `exposed` is what others could do without a token, for messages.
 
@@ -308,8 +313,11 @@ def _build_access_policy(
     """
     from stair_es.web.auth import AccessPolicy, is_loopback
 
+    token = _read_access_token(token_file, variable)
     if token and no_token:
         raise OptionConflict("a token and --no-token are mutually exclusive", "Keep one of the two.")
+    if frames and (token or exposed != _EXPOSED[False]):  # in a frame, a click can be another than it seems
+        raise OptionConflict("--allow-frame is for a page without a token and --teach", "Leave one of them out.")
     is_local = is_loopback(host)
     if not is_local and not token and not no_token:
         raise UsageError(
@@ -322,26 +330,19 @@ def _build_access_policy(
         hosts=frozenset({"localhost", "127.0.0.1", "::1", host.lower()}) | extra_hosts,
         origins=extra_hosts,
         allow_addresses=not is_local,
+        frame_origins=tuple(map(_parse_frame_origin, frames or [])),
         token=token,
         bearer_only=bearer_only,
     )
 
 
-def _parse_frame_origins(texts: list[str], *, guarded: bool) -> tuple[str, ...]:
-    """Parse the sites that may frame the page.
-
-    Raises:
-        UsageError: If one is no origin, or a deceived visitor could do harm.
-    """
+def _parse_frame_origin(text: str) -> str:
     from stair_es.web.auth import parse_origin
 
-    if texts and guarded:
-        raise OptionConflict("--allow-frame is for a page without a token and --teach", "Leave one of them out.")
-    origins = tuple(map(parse_origin, texts))
-    if None in origins:
-        text = texts[origins.index(None)]
+    origin = parse_origin(text)
+    if origin is None:
         raise UsageError(f"{text!r} is not an origin", "Write it as https://example.org, without a path.", code="invalid-origin")
-    return tuple(filter(None, origins))
+    return origin
 
 
 def _parse_host_name(text: str) -> str:
