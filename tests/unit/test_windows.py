@@ -60,6 +60,7 @@ print(json.dumps(faults))
 """
 
 
+@pytest.mark.nightly("all modules without POSIX; make unit and the workflow on Windows run it for each change")
 def test_commands_need_no_posix() -> None:
     commands = [
         ["encode", str(ROOT / "examples" / "photos" / "tabby-cat.jpg")],
