@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -124,7 +125,9 @@ class KillingLocator:
 
 
 def test_an_image_kills_a_child_process_and_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))  # the child processes unpickle a locator of this file
+    monkeypatch.setattr(
+        sys, "path", [*sys.path, str(Path(__file__).parents[3])]
+    )  # child processes unpickle a locator of this file
     config = build_worker_config(Connection(url="http://127.0.0.1:1"))
     executor = ThreadExecutor(config, resolve_model(config.model), 2, 1, cores=1, dump=pickle.dumps)
     photo = next(PHOTOS.glob("*.jpg"))

@@ -147,7 +147,9 @@ def test_options_are_checked(options: dict[str, str], code: str, monkeypatch: py
     (tmp_path / "broken.onnx").write_bytes(b"no network")
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "silent", values[:1], values[1:])
-    onnx.save(onnx.helper.make_model(graph, ir_version=8), tmp_path / "silent.onnx")
+    onnx.save(
+        onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 13)]), tmp_path / "silent.onnx"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("stair_es.ingest.enrichers.ocr.import_optional", lambda module, extra: None)
     with expect_error(code, UsageError):
