@@ -174,7 +174,7 @@ def serve_command(
     from stair_es.web.originals import AllowedRoots
     from stair_es.web.server import bind_socket, build_page_url, create_server
 
-    policy = _build_access_policy(_ENV_SERVE_TOKEN, token_file, no_token, host, allow_host, _EXPOSED[teach], allow_frame)
+    policy = _build_access_policy(_ENV_SERVE_TOKEN, token_file, no_token, host, allow_host, _EXPOSED[teach], allow_frame, teach)
     with open_server_telemetry(metrics=metrics) as telemetry, bind_socket(host, port) as (listener, bound_port):
         config = ServerConfig(
             index=index,
@@ -303,6 +303,7 @@ def _build_access_policy(
     allowed_hosts: list[str] | None,
     exposed: str,
     frames: list[str] | None = None,
+    can_write: bool = False,
     *,
     bearer_only: bool = False,
 ) -> AccessPolicy:
@@ -316,7 +317,7 @@ def _build_access_policy(
     token = _read_access_token(token_file, variable)
     if token and no_token:
         raise OptionConflict("a token and --no-token are mutually exclusive", "Keep one of the two.")
-    if frames and (token or exposed != _EXPOSED[False]):  # in a frame, a click can be another than it seems
+    if frames and (token or can_write):  # in a frame, a click can be another than it seems
         raise OptionConflict("--allow-frame is for a page without a token and --teach", "Leave one of them out.")
     is_local = is_loopback(host)
     if not is_local and not token and not no_token:

@@ -125,9 +125,8 @@ class KillingLocator:
 
 
 def test_an_image_kills_a_child_process_and_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        sys, "path", [*sys.path, str(Path(__file__).parents[3])]
-    )  # child processes unpickle a locator of this file
+    # Child processes unpickle a locator of this file. Last, so that a wheel is found before the tree.
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[3])])
     config = build_worker_config(Connection(url="http://127.0.0.1:1"))
     executor = ThreadExecutor(config, resolve_model(config.model), 2, 1, cores=1, dump=pickle.dumps)
     photo = next(PHOTOS.glob("*.jpg"))
