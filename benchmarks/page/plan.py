@@ -12,8 +12,8 @@ Form: TypeAlias = Literal["short", "long"]
 
 FOLDER = "build/bench"
 TUXPAINT, CLOTHES, SETS, TRAINED = f"{FOLDER}/tuxpaint", f"{FOLDER}/clothes", f"{FOLDER}/sets", f"{FOLDER}/trained"
-RETRAINED = f"{FOLDER}/retrained"
-"""Models of an earlier run are deleted here, and reused in `TRAINED`."""
+TAUGHT, RETRAINED = f"{FOLDER}/teach", f"{FOLDER}/retrained"
+"""Models of an earlier run are deleted in `RETRAINED`, and reused in `TRAINED`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +119,8 @@ RUNS = (
         group=QUALITY,
         shows="Words taught from marked pictures, compared with the words as text and with dense features",
         script="teach",
-        short=f"--pictures {FOLDER}/teach --draws 3",
-        long=f"--pictures {FOLDER}/teach",
+        short=f"--pictures {TAUGHT} --draws 3",
+        long=f"--pictures {TAUGHT}",
     ),
     Run(
         name="recipes",

@@ -6,7 +6,7 @@ dense vectors are ConSE of the same networks. A hit is right if it has the query
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import orjson
@@ -15,6 +15,7 @@ from retrieval.galleries import Gallery
 
 from search.arms import Arm
 from search.indices import Kind, delete_index, make_uri, write_index
+from stair_es.errors import QueryError
 from stair_es.eval.metrics import RECALL_CUTS
 from stair_es.eval.models import ConseEncoder
 from stair_es.model.base import ModelSpec
@@ -45,11 +46,7 @@ def measure_recalls(
         try:
             write_index(http, index, kinds[name], [_build_bulk_body(kinds[name], images, images_ND)], len(images))
             ranked = [
-                [
-                    int(hit["_id"])
-                    for hit in http.request_json("POST", f"/{index}/_search", arm.body(vector, row.tolist()))["hits"]["hits"]
-                ]
-                for vector, row in zip(queries, queries_MD, strict=True)
+                _search_photos(http, index, arm, vector, row.tolist()) for vector, row in zip(queries, queries_MD, strict=True)
             ]
         finally:
             delete_index(http, index)
@@ -59,6 +56,15 @@ def measure_recalls(
         ]
         found[name] = [100 * float(np.mean([any(hits[:cut]) for hits in right])) for cut in RECALL_CUTS]
     return found
+
+
+def _search_photos(http: Http, index: str, arm: Arm, vector: SparseVector, dense: Sequence[float]) -> list[int]:
+    """Return the rows found; none for a text in which the model knows no word."""
+    try:
+        body = arm.body(vector, dense)
+    except QueryError:
+        return []
+    return [int(hit["_id"]) for hit in http.request_json("POST", f"/{index}/_search", body)["hits"]["hits"]]
 
 
 def _build_bulk_body(kind: Kind, vectors: list[SparseVector], dense_ND: Floats) -> bytes:

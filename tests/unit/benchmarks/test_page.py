@@ -162,6 +162,7 @@ def test_reasons_name_no_folder_of_this_machine() -> None:
     [
         (f"--tuxpaint {plan.TUXPAINT}", r"apt-get.*tuxpaint-stamps-default"),
         (f"--images {plan.CLOTHES}", r"git.*clothing-dataset-small"),
+        (f"--pictures {plan.TAUGHT}", r"git.*Caltech101"),
     ],
 )
 def test_unavailable_pictures_are_not_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, fact: str) -> None:
