@@ -16,6 +16,7 @@ from typing import Any
 from stair_es.doctor.machine import get_memory_bytes, list_gpus
 
 PACKAGES = ("stair-es", "numpy", "onnxruntime", "tokenizers", "pillow", "opensearch-py", "ray", "torch", "ray-elasticsearch")
+_MEASURED = ("stair_es", "cli", "setup.cfg")
 _LOCKS = {
     "OpenSearch": "stair_es/embedded_node/lock.json",
     "OpenSearch with k-NN and neural-search": "tests/support/nodes/opensearch-3.6.0.lock.json",
@@ -73,10 +74,12 @@ def _list_packages() -> dict[str, str]:
 
 
 def _read_commit(root: Path) -> str:
+    """Return the last commit that changed the package: a run isn't older for a change of the documentation."""
+
     def run_git(*arguments: str) -> str | None:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
         return None if done.returncode else done.stdout.strip()
 
-    if not shutil.which("git") or (commit := run_git("rev-parse", "--short", "HEAD")) is None:
+    if not shutil.which("git") or (commit := run_git("log", "-1", "--format=%h", "--", *_MEASURED)) is None:
         return "unknown"
-    return f"{commit} with changes" if run_git("status", "--porcelain", "--untracked-files=no") else commit
+    return f"{commit} with changes" if run_git("status", "--porcelain", "--untracked-files=no", "--", *_MEASURED) else commit
