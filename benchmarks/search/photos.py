@@ -6,7 +6,7 @@ dense vectors are ConSE of the same networks. A hit is right if it has the query
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import orjson
@@ -58,7 +58,7 @@ def measure_recalls(
     return found
 
 
-def _search_photos(http: Http, index: str, arm: Arm, vector: SparseVector, dense: Sequence[float]) -> list[int]:
+def _search_photos(http: Http, index: str, arm: Arm, vector: SparseVector, dense: list[float]) -> list[int]:
     """Return the rows found; none for a text in which the model knows no word."""
     try:
         body = arm.body(vector, dense)
