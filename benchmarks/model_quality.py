@@ -39,13 +39,13 @@ from stair_es.model.stair_mini.encoder import ImageOutputs, StairMiniEncoder
 
 DATA = Path(__file__).parent / "data"
 FORMER = DATA / "stair-mini-1.json"
-AT_LEAST = (36.0, 58.0, 68.0)
+AT_LEAST = (36.0, 59.9, 68.0)
 """R@1/5/10 on the photographs."""
 MOST_BELOW_FORMER = 2.0
 """Allowed loss of R@1 on a set of drawings, in points."""
 READABLE = {
     "unseen photographs": ("accepted_unseen.jsonl", {5: 72.0, 1: 88.0}),
-    "example photographs": ("accepted_examples.jsonl", {5: 84.0, 1: 88.0}),
+    "example photographs": ("accepted_examples.jsonl", {5: 84.5, 1: 92.5}),
 }
 """Lists of accepted tokens, and the least percent of the 5 heaviest and of the heaviest that shall be accepted."""
 ACCEPTED_OF = (5, 10, 1)

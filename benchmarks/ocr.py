@@ -138,11 +138,14 @@ def add_grain(pixels: np.ndarray, deviation: float, draw: random.Random) -> Imag
 
 
 CASES = (
-    *(Case(name="screen", px=px, draw=draw_screen, goal=0.95) for px in (12, 16, 24, 48)),
-    Case(name="screen, faint", px=16, draw=draw_faint_screen, goal=0.95),
-    *(Case(name="scan", px=px, draw=draw_scan, goal=0.95) for px in (18, 28)),
-    *(Case(name=f"scan, turned by {90 * quarters}°", px=28, draw=turn_scan(quarters), goal=0.95) for quarters in (1, 2, 3)),
-    *(Case(name="sign in a photograph", px=px, draw=draw_sign, goal=0.9 if px > 20 else None) for px in (16, 24, 40, 80)),
+    *(Case(name="screen", px=px, draw=draw_screen, goal=1.0) for px in (12, 16, 24, 48)),
+    Case(name="screen, faint", px=16, draw=draw_faint_screen, goal=1.0),
+    *(Case(name="scan", px=px, draw=draw_scan, goal=1.0) for px in (18, 28)),
+    *(Case(name=f"scan, turned by {90 * quarters}°", px=28, draw=turn_scan(quarters), goal=1.0) for quarters in (1, 2, 3)),
+    *(
+        Case(name="sign in a photograph", px=px, draw=draw_sign, goal={24: 0.9, 40: 1.0, 80: 1.0}.get(px))
+        for px in (16, 24, 40, 80)
+    ),
 )
 
 

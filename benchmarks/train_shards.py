@@ -148,13 +148,13 @@ def main() -> None:
         about=f"{pairs:,} pairs in {args.names:,} shards, batches of {BATCH} at {SIZE_PX} px",
         tables=(ReportTable(head=("metric", "shards", "listed as captions"), rows=rows),),
         ratios=(
-            Ratio(what="CPU time per image", against="decoding alone", value=cpu_s / decode_s, goal=1.5, at_most=True),
-            Ratio(what="seconds until the first batch", against="", value=stream["start_s"], goal=10, at_most=True),
+            Ratio(what="CPU time per image", against="decoding alone", value=cpu_s / decode_s, goal=1.1, at_most=True),
+            Ratio(what="seconds until the first batch", against="", value=stream["start_s"], goal=4, at_most=True),
             Ratio(
                 what="MB of a worker with its readers",
                 against="",
                 value=stream["own_mb"] + READERS * stream["reader_mb"],
-                goal=500,
+                goal=400,
                 at_most=True,
             ),
         ),

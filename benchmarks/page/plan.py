@@ -47,7 +47,7 @@ RUNS = (
         group=SEARCH,
         shows="Token weights, BM25 and dense kNN in one node: indexing speed, bytes, search time and recall",
         script="query",
-        short=f"--docs 10000 --queries 30 --rounds 2 --tuxpaint {TUXPAINT}",
+        short=f"--docs 10000 --docs 100000 --queries 30 --rounds 2 --tuxpaint {TUXPAINT}",
         long=f"--docs 10000 --docs 100000 --docs 1000000 --queries 60 --heap 6g --tuxpaint {TUXPAINT}",
     ),
     Run(

@@ -25,7 +25,8 @@ sections only, and takes the others from the records in `build/bench`.
 
 - A ratio is our value divided by the other one. Both were measured in the same run.
 - "At most" means that lower is better.
-- The goal of a comparison is to be as good as the other (1), unless the table shows another goal.
+- The goal of a comparison is to be as good as the other (1), unless the table shows another goal. A goal that was met is raised
+  to what was measured, less the noise.
 - Ratios are more meaningful than times and rates, which depend on the machine."""
 _DETAILS_HEAD = """# All benchmarks
 
