@@ -65,6 +65,7 @@ def render_details(records: Mapping[str, Record], runs: Sequence[Run], form: For
 
 def _render_machine(records: Sequence[Record]) -> str:
     """Render the machine of the newest record. The sections of other records name the differences."""
+    records = [record for record in records if record.began] or records
     newest = max(records, key=lambda record: record.began)
     first = min(records, key=lambda record: record.began)
     facts = newest.machine
@@ -79,7 +80,8 @@ def _render_machine(records: Sequence[Record]) -> str:
         ("commit", facts["commit"]),
         ("total time", f"{sum(record.seconds for record in records) / 60:.0f} min"),
     ]
-    busy = first.load[0] > facts["cores"] / 2
+    # A run begins with the load of the run before it, so the quietest start tells what other programs did.
+    busy = min(record.load[0] for record in records) > facts["cores"] / 2
     note = "\n\n**Other programs were running at the same time: the figures are unreliable.**" if busy else ""
     return f"## Machine\n\n{render_table(('property', 'value'), rows)}{note}"
 

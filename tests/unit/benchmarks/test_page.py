@@ -136,7 +136,10 @@ def test_other_machines_are_reported() -> None:
 
 def test_a_busy_machine_is_reported() -> None:
     assert "unreliable" not in render_page(build_record("sink"))
-    assert "unreliable" in render_page(build_record("sink", load=(1.4, 2.0)))
+    busy = build_record("sink", load=(1.4, 2.0))
+    assert "unreliable" in render_page(busy)
+    assert "unreliable" in render_page(busy, build_record("quality", status="not run", began="", load=(0.0, 0.0)))
+    assert "unreliable" not in render_page(busy, build_record("ingest", load=(0.4, 2.0)))
 
 
 def test_records_round_trip(tmp_path: Path) -> None:
