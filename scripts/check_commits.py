@@ -19,7 +19,7 @@ from pathlib import Path
 
 MAX_SUBJECT_CHARS = 72
 _SUBJECT = re.compile(r"[\w./-]+(?:, [\w./-]+)*: (?P<verb>\S+)(?: .*)?")
-_GENERATED = re.compile(r'Merge |Revert "|Release \d+\.\d+\.\d+$|(?:ci|deploy): bump ')
+_GENERATED = re.compile(r'Merge |Revert "|Release \d+\.\d+\.\d+(?: \(#\d+\))?$|(?:ci|deploy): bump ')
 """Subjects that git, the release procedure and Dependabot write, of any length."""
 _AUTOSQUASH = re.compile(r"(?:fixup|squash|amend)! ")
 """Subjects of commits that `git rebase --autosquash` melts into others: allowed on a branch, not in a range."""

@@ -7,6 +7,7 @@ release changes these lines to `pip install 'stair-es[node]'` and removes what t
 ::
 
     python scripts/cut_release.py 0.2.0          # edits the version, CHANGELOG.md, image tags and install lines; no commit
+    python scripts/cut_release.py 0.1.0 --repository https://github.com/OWNER/stair-es    # the first time
     python scripts/cut_release.py --check        # exit code 1 and a line for each problem
     python scripts/cut_release.py --check --tag v0.2.0
     python scripts/cut_release.py --notes        # print the notes of the current version from CHANGELOG.md
@@ -29,6 +30,8 @@ _VERSION = re.compile(r'^__version__ = "([^"]+)"$', re.MULTILINE)
 _HEADING = re.compile(r"^## (\d+\.\d+\.\d+) - (\d{4}-\d{2}-\d{2})$", re.MULTILINE)
 _IMAGE = re.compile(r"((?<=stair-es:)|(?<=newTag: ))(\d+\.\d+\.\d+)")
 """The tag of one of our images in compose files, comments and kustomizations, which name no other images."""
+_SOURCE = re.compile(r"^    Source = (https://\S+)$", re.MULTILINE)
+"""The address of the repository in setup.cfg."""
 UNTIL_RELEASE = ("<!-- until the first release -->\n", "<!-- end -->\n")
 """Comments around text that holds as long as no package index has the project."""
 _UNTIL_RELEASE = re.compile(f"{UNTIL_RELEASE[0]}.*?{UNTIL_RELEASE[1]}\n?", re.DOTALL)
@@ -87,6 +90,8 @@ def find_problems(changelog: str, tag: str | None = None) -> list[str]:
         found.append(f"CHANGELOG.md: the newest release is {released[0]}, and the version is {current}")
     if released != sorted(released, reverse=True):
         found.append("CHANGELOG.md: the newest release isn't the first")
+    if tag is not None and not _SOURCE.search((ROOT / "setup.cfg").read_text()):
+        found.append("setup.cfg: a package index needs the address of the repository: cut the release with --repository")
     if tag is not None and (tag != f"v{current}" or not released):
         found.append(
             f"the tag {tag} requires version {tag.removeprefix('v')} and its heading in CHANGELOG.md; the version is {current}"
@@ -100,11 +105,11 @@ def move_unreleased(changelog: str, new: str, day: datetime.date) -> str:
     Raises:
         ValueError: If there are no unreleased entries, or the release is already there.
     """
+    if any(found[1] == new for found in _HEADING.finditer(changelog)):
+        raise ValueError(f"CHANGELOG.md already has {new}: choose the next version, a release is never built twice")
     before, heading, after = changelog.partition(f"{UNRELEASED}\n")
     if not heading or not after.strip() or after.lstrip().startswith("## "):
         raise ValueError(f'CHANGELOG.md has no entries under "{UNRELEASED}": write what the release brings')
-    if any(found[1] == new for found in _HEADING.finditer(changelog)):
-        raise ValueError(f"CHANGELOG.md already has {new}: choose the next version, a release is never built twice")
     return f"{before}{UNRELEASED}\n\n## {new} - {day.isoformat()}\n{after}"
 
 
@@ -121,11 +126,36 @@ def extract_notes(changelog: str, of: str) -> str:
     raise ValueError(f"CHANGELOG.md has no heading for {of}: cut the release first")
 
 
-def cut_release(new: str, day: datetime.date) -> list[Path]:
-    """Write the new version and the install lines everywhere; return the files that changed.
+def write_repository(config: str, citation: str, address: str) -> tuple[str, str]:
+    """Return setup.cfg and CITATION.cff with the address of the repository.
 
     Raises:
-        ValueError: If it isn't MAJOR.MINOR.PATCH, is older than the current version, or the changelog has no entries for it.
+        ValueError: If the address isn't that of a repository on GitHub, or none is given and setup.cfg has none.
+    """
+    if not address and _SOURCE.search(config):
+        return config, citation
+    if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
+        raise ValueError(
+            "name the repository, as in --repository https://github.com/OWNER/stair-es: the package index links to it"
+        )
+    urls = {"Source": address, "Changelog": f"{address}/blob/main/CHANGELOG.md", "Issues": f"{address}/issues"}
+    entry = "project_urls =\n" + "".join(f"    {name} = {url}\n" for name, url in urls.items())
+    config = re.sub(r"^project_urls =\n(?:    .+\n)+", "", config, flags=re.MULTILINE)
+    citation = re.sub(r"^repository-code: .+\n", "", citation, flags=re.MULTILINE)
+    return config.replace("license_expression", f"{entry}license_expression", 1), f"{citation}repository-code: {address}\n"
+
+
+def cut_release(new: str, day: datetime.date, repository: str = "") -> list[Path]:
+    """Write the new version and the install lines everywhere; return the files that changed.
+
+    Args:
+        new: Version.
+        day: Date of the release.
+        repository: Address of the repository, unless setup.cfg has it.
+
+    Raises:
+        ValueError: If it isn't MAJOR.MINOR.PATCH, is older than the current version, the changelog has no entries for it, or the
+            repository is unknown.
     """
     try:
         older = Version(new) < Version(read_version())
@@ -135,6 +165,8 @@ def cut_release(new: str, day: datetime.date) -> list[Path]:
         raise ValueError(f"{new} is not a version like 0.2.0 that follows {read_version()}")
     changelog = ROOT / "CHANGELOG.md"
     texts = {changelog: move_unreleased(changelog.read_text(), new, day)}
+    config, citation = ROOT / "setup.cfg", ROOT / "CITATION.cff"
+    texts[config], texts[citation] = write_repository(config.read_text(), citation.read_text(), repository)
     own = ROOT / "stair_es" / "_version.py"
     texts[own] = _VERSION.sub(f'__version__ = "{new}"', own.read_text())
     for path in list_release_files():
@@ -150,6 +182,7 @@ def main() -> None:
     """Cut a release, check the versions, or print the notes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("version", nargs="?")
+    parser.add_argument("--repository", default="", metavar="URL", help="address on GitHub, unless setup.cfg has it")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--tag")
     parser.add_argument("--notes", action="store_true")
@@ -163,7 +196,7 @@ def main() -> None:
         elif args.notes:
             print(extract_notes(changelog, read_version()), end="")
         elif args.version:
-            for path in cut_release(args.version, datetime.datetime.now(tz=datetime.UTC).date()):
+            for path in cut_release(args.version, datetime.datetime.now(tz=datetime.UTC).date(), args.repository):
                 print(path.relative_to(ROOT))
         else:
             parser.error("name a version, or one of --check and --notes")

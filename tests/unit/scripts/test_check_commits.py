@@ -25,6 +25,7 @@ GOOD = "search: reject an empty filter"
         "page: focus the query box",
         "README: " + "x" * 64,
         "Release 0.2.0",
+        "Release 0.2.0 (#12)",
         "Merge branch 'main' into topic",
         'Revert "search: reject an empty filter"',
         "deploy: bump python from 3.11.14-slim-bookworm to 3.14.2-slim-bookworm in /deploy",

@@ -7,6 +7,7 @@ import configparser
 import datetime
 import fnmatch
 import re
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -63,6 +64,8 @@ def test_release_notes_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "stair_es/_version.py": '__version__ = "0.1.0"\n',
         "README.md": "From a clone:\n".join(cut_release.UNTIL_RELEASE) + "\n    $ pip install '.[node]'  # or pip install .\n",
         "docs/plugins.md": "pip install ./examples/plugin, pip install -e ., `pip install '.[s3]'`\n",
+        "setup.cfg": "[metadata]\nname = stair-es\nlicense_expression = Apache-2.0\n",
+        "CITATION.cff": "title: stair-es\n",
         "docker-compose.yml": "image: stair-es:0.1.0-ray\nother: opensearch:3.8.0\n",
         "deploy/kustomization.yaml": "newTag: 0.1.0-cuda\n",
     }
@@ -71,10 +74,15 @@ def test_release_notes_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(cut_release, "ROOT", tmp_path)
     assert cut_release.find_problems(CHANGELOG) == []
-    day = datetime.date(2027, 1, 2)
-    assert {path.name for path in cut_release.cut_release("0.2.0", day)} == {
+    day, repository = datetime.date(2027, 1, 2), "https://github.com/some/stair-es"
+    for unknown in ("", "some/stair-es", f"{repository}/"):
+        with pytest.raises(ValueError, match="--repository"):
+            cut_release.cut_release("0.2.0", day, unknown)
+    assert {path.name for path in cut_release.cut_release("0.2.0", day, repository)} == {
         "CHANGELOG.md",
+        "CITATION.cff",
         "README.md",
+        "setup.cfg",
         "_version.py",
         "plugins.md",
         "docker-compose.yml",
@@ -97,6 +105,18 @@ def test_release_notes_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     readme, compose = cut_release.find_problems(changelog)
     assert readme.startswith("README.md: ")
     assert re.findall(r"[\w-]+\.yml|\d\.\d\.\d", compose) == ["docker-compose.yml", "0.1.9", "0.2.0"]
+
+
+def test_the_readme_on_an_index_links_to_the_repository() -> None:
+    setup = runpy.run_path(str(ROOT / "setup.py"))
+    text = (ROOT / "README.md").read_text()
+    assert setup["read_description"]().partition("\n")[0] == text.partition("\n")[0]
+    assert setup["link_to_source"](text, "", "v0.2.0") == text  # the repository is known from the first release on
+    linked = setup["link_to_source"](text, "https://github.com/some/stair-es", "v0.2.0")
+    paths = re.findall(r"\]\(https://github\.com/some/stair-es/(?:blob|raw)/v0\.2\.0/([^)#]+)", linked)
+    assert len(paths) == len(re.findall(r"\]\((?!https:)", text)) > 40
+    assert all((ROOT / path).exists() for path in paths)
+    assert re.findall(r"!\[[^]]*\]\((\S+?)/v0", linked) == ["https://github.com/some/stair-es/raw"]
 
 
 @pytest.mark.parametrize("wrong", ["0.0.9", "1.0", "v0.2.0", "0.2.0rc1"])
