@@ -102,7 +102,7 @@ PARSED_ONLY = {
     "docs/ingest.md": 1,
     "docs/models.md": 5,
     "docs/observe.md": 1,
-    "docs/query-speed.md": 4,
+    "docs/query-speed.md": 3,
     "docs/ray.md": 3,
     "docs/reference/recipes.md": 4,
     "docs/serve.md": 1,
