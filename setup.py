@@ -1,7 +1,6 @@
 """Build the package, whose description is the README with links that also work on a package index, which has no other file."""
 
 import re
-from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import setup
@@ -29,12 +28,14 @@ def link_to_source(text: str, source: str, tag: str) -> str:
 
 
 def read_description() -> str:
-    """Return the README for the version and the repository that setup.cfg names."""
-    config = ConfigParser()
-    config.read(ROOT / "setup.cfg", encoding="utf-8")
-    urls = dict(line.split(" = ") for line in config.get("metadata", "project_urls", fallback="").split("\n") if line)
-    [version] = re.findall(r'^__version__ = "(.+)"$', (ROOT / "stair_es/_version.py").read_text(encoding="utf-8"), re.MULTILINE)
-    return link_to_source((ROOT / "README.md").read_text(encoding="utf-8"), urls.get("Source", ""), f"v{version}")
+    """Return the README for the version and the repository, which setup.cfg has from the first release on."""
+    [version] = re.findall(r'^__version__ = "(.+)"$', _read("stair_es/_version.py"), re.MULTILINE)
+    source = re.search(r"^    Source = (\S+)$", _read("setup.cfg"), re.MULTILINE)
+    return link_to_source(_read("README.md"), source[1] if source else "", f"v{version}")
+
+
+def _read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":

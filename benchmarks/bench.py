@@ -1,6 +1,6 @@
 """Run all benchmarks one after the other, and write `docs/benchmarks.md` and `docs/reference/benchmarks.md`.
 
-    python benchmarks/bench.py                       # short runs: minutes on two cores
+    python benchmarks/bench.py                       # short runs: an hour on two cores
     python benchmarks/bench.py --form long           # long runs: hours, on a dedicated machine
     python benchmarks/bench.py --only ingest sink    # keep the other sections, if their records exist
     python benchmarks/bench.py --render              # only write the pages, from the records

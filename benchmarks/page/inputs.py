@@ -36,7 +36,7 @@ def fetch_inputs(command: str, root: Path) -> None:
     fetches: dict[str, Callable[[Path, Path], None]] = {
         plan.TUXPAINT: partial(_fetch_package, PACKAGES["tuxpaint"]),
         plan.CLOTHES: partial(_fetch_package, CLOTHES),
-        plan.TAUGHT: lambda folder, _: _fetch_taught(folder),
+        plan.TAUGHT: _fetch_taught,
         plan.SETS: _build_sets,
     }
     for folder, fetch in fetches.items():
@@ -52,8 +52,7 @@ def _fetch_package(package: Package, folder: Path, packages: Path) -> None:
         unpack_package(package, packages, packages).rename(folder)
 
 
-def _fetch_taught(folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
+def _fetch_taught(folder: Path, _packages: Path) -> None:
     fetch_sources(read_folders(), folder)
 
 

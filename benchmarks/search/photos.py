@@ -62,7 +62,9 @@ def _search_photos(http: Http, index: str, arm: Arm, vector: SparseVector, dense
     """Return the rows found; none for a text in which the model knows no word."""
     try:
         body = arm.body(vector, dense)
-    except QueryError:
+    except QueryError as error:
+        if error.code != "query-empty":
+            raise
         return []
     return [int(hit["_id"]) for hit in http.request_json("POST", f"/{index}/_search", body)["hits"]["hits"]]
 

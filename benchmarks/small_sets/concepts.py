@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -54,7 +54,7 @@ def read_folders() -> list[Folder]:
     return [Folder(source, folder, int(pictures), concept, group) for source, folder, pictures, concept, group in rows]
 
 
-def fetch_sources(folders: Iterable[Folder], to: Path) -> dict[str, Path]:
+def fetch_sources(folders: Sequence[Folder], to: Path) -> dict[str, Path]:
     """Check out the listed folders of the sources that aren't there yet, and return the place of each source."""
     sources = {"unseen": DATA / "unseen"}
     for source, package in SOURCES.items():
