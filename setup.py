@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
-
 ROOT = Path(__file__).parent
 _LINK = re.compile(r"(?P<image>!?)(?P<text>\[[^\]]*\])\((?!https?:|#)(?P<path>[^)]+)\)")
 
@@ -39,4 +37,7 @@ def _read(name: str) -> str:
 
 
 if __name__ == "__main__":
+    # Not for tests of the above: once a process has imported pip, setuptools can't be imported in it (until Python 3.11).
+    from setuptools import setup
+
     setup(long_description=read_description())
