@@ -128,12 +128,14 @@ def _plan_parquet(**columns: Callable[[], pa.Array]) -> Callable[[Path], Path]:
     return write_table
 
 
-def _repeat_value(value: str | bytes, count: int) -> Callable[[], pa.Array]:
-    return lambda: pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([value]))
+def _repeat_value(value: str | bytes, count: int, *, times: int = 1) -> Callable[[], pa.Array]:
+    """Plan `count` cells of `value * times`. Importing this module, as all workers do, makes none of the large ones."""
+    return lambda: pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([value * times]))
 
 
-def _repeat_in_lists(value: str, count: int, rows: int) -> Callable[[], pa.Array]:
-    return lambda: pa.ListArray.from_arrays([row * count for row in range(rows + 1)], _repeat_value(value, count * rows)())
+def _repeat_in_lists(value: str, count: int, rows: int, *, times: int) -> Callable[[], pa.Array]:
+    cells = _repeat_value(value, count * rows, times=times)
+    return lambda: pa.ListArray.from_arrays([row * count for row in range(rows + 1)], cells())
 
 
 ROWS = 4_321
@@ -176,15 +178,15 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "line-ends.csv.gz": _plan_gzip_lines(lambda: [(b"path\nfirst.jpg", 1), (b"\n" * 2**20, 300)], b"last.jpg"),
     "commas.csv.gz": _plan_gzip_lines(lambda: [(b"path\nfirst.jpg\n", 1), (b"," * 2**20, 100)], b"last.jpg"),
     "comments.txt.gz": _plan_gzip_lines(lambda: [(b"first.jpg\n", 1), (b"#\n" * 2**20, 150)], b"last.jpg"),
-    "captions-2.parquet": _plan_parquet(path=_repeat_value("a.jpg", 400), caption=_repeat_value("x" * 2 * MB, 400)),
-    "captions-8.parquet": _plan_parquet(path=_repeat_value("a.jpg", 100), caption=_repeat_value("x" * 8 * MB, 100)),
-    "lists.parquet": _plan_parquet(path=_repeat_value("a.jpg", 2), caption=_repeat_in_lists("x" * MB, 1000, 2)),
+    "captions-2.parquet": _plan_parquet(path=_repeat_value("a.jpg", 400), caption=_repeat_value("x", 400, times=2 * MB)),
+    "captions-8.parquet": _plan_parquet(path=_repeat_value("a.jpg", 100), caption=_repeat_value("x", 100, times=8 * MB)),
+    "lists.parquet": _plan_parquet(path=_repeat_value("a.jpg", 2), caption=_repeat_in_lists("x", 1000, 2, times=MB)),
     "nulls.parquet": _plan_parquet(
         path=_repeat_value("a.jpg", 1), caption=lambda: pa.array([[None] * 10 * MB], pa.list_(pa.int8()))
     ),
-    "cells.parquet": _plan_parquet(image=_repeat_value(bytes(100 << 20), 8)),
+    "cells.parquet": _plan_parquet(image=_repeat_value(b"\0", 8, times=100 << 20)),
     "rows.parquet": lambda path: write_false_counts(path, pa.table({"image": pa.array([None] * ROWS, pa.binary())}), 1 << 45),
-    "dictionary.parquet": _plan_parquet(path=_repeat_value("a.jpg", 3), caption=_repeat_value("x" * 200 * MB, 3)),
+    "dictionary.parquet": _plan_parquet(path=_repeat_value("a.jpg", 3), caption=_repeat_value("x", 3, times=200 * MB)),
 }
 """Name -> what writes it."""
 
