@@ -24,7 +24,7 @@ from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.types import Floats, Pixels, Precision, SparseVector
 
 TEXTS = ("a red dog", "cat .", "a dog a cat a bus", "dog", "red")
-COUNT, FIRST_CHUNK = 13, 8
+COUNT, FIRST_CHUNK = 7, 4
 """More images than the first chunk has."""
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.06, "fp16": 0.01}
 """Of weights of about 1; fp32 on a GPU sums in another order, and convolutions may use TF32."""
@@ -106,7 +106,7 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 def draw_pixels(encoder: Encoder) -> Pixels:
     side_px = encoder.image_spec.size_px
     if encoder.card.name == "stair-mini":
-        return np.tile(stack_photos(["tabby-cat.jpg", "white-duck.jpg", "wall-clock.jpg"], side_px), (4, 1, 1, 1))[:COUNT]
+        return np.tile(stack_photos(["tabby-cat.jpg", "white-duck.jpg", "wall-clock.jpg"], side_px), (3, 1, 1, 1))[:COUNT]
     return np.random.default_rng(3).integers(0, 256, (COUNT, side_px, side_px, 3), np.uint8)
 
 
