@@ -6,12 +6,14 @@ Two exceptions: Elasticsearch 8 and 9 need a full JDK, and a machine without one
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 from opensearchpy import OpenSearch
 from support.nodes.shared_nodes import SharedNodes, request_node, start_node
+from typer import testing
+from typer.main import get_command
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.embedded_node.file_lock import hold_lock
 from stair_es.errors import StairError
 from stair_es.model import cuda
+from stair_es.model.networks import image_networks
+from stair_es.model.stair_mini import artifacts, text_encoder, text_table
 from stair_es.system import ray_session
 
 settings.register_profile(
@@ -90,6 +96,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if marked and not cuda.is_cuda_available():
         config.hook.pytest_deselected(items=marked)
         items[:] = [item for item in items if item not in marked]
+
+
+def pytest_collection_finish() -> None:
+    """Keep millions of objects, of 8,000 tests and all packages, from being searched at each garbage collection."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built_once() -> Iterator[None]:
+    """Build the command line and read the included model once per worker, since each command in this process would do it."""
+    build_table = cache(text_table.build_mini_table)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(testing, "_get_command", cache(get_command))
+        patch.setattr(artifacts, "read_mini_artifacts", cache(artifacts.read_mini_artifacts))
+        patch.setattr(image_networks, "OnnxGraphRuntime", cache(image_networks.OnnxGraphRuntime))
+        for module in (text_encoder, text_table):
+            patch.setattr(module, "build_mini_table", build_table)
+        yield
 
 
 @pytest.fixture(scope="session")

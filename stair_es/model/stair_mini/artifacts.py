@@ -178,9 +178,9 @@ class NearTokens:
         return near_V
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class MiniArtifacts:
-    """The contents of all shipped files."""
+    """The contents of all shipped files. Compared by identity, as its arrays have no equality."""
 
     config: StairConfig
     """Training configuration of the heads."""
