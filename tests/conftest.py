@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import shutil
 import signal
 import uuid
 from collections.abc import Callable, Iterator
@@ -48,17 +49,24 @@ _NODES = pytest.StashKey[str]()
 LONGEST_FIRST = ("docs/test_snippets.py", "integration/test_ray.py", "e2e", "integration")
 """Files that take two minutes or more, then layers: so the workers end together, unit tests fill the gaps."""
 
+MEMORY_DISK = Path("/dev/shm")
+"""Where temporary files lie on Linux: nodes sync each write, and the tests would spend a third of their time on that."""
+MEMORY_BYTES = 2 << 30
+"""Free there at least: a run takes 0.5 GB. A container may have only 64 MB."""
+
 NIGHTLY_NODES = re.compile(r"elasticsearch[78]|plugin_url")
 """Engines in parameters and fixtures of a test. `make test` starts the embedded node, and Elasticsearch 9 for `sparse_vector`."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Own the nodes, except in a worker, and handle SIGINT again in a run that a shell put into the background.
+    """Choose where temporary files lie, own the nodes, except in a worker, and handle SIGINT again in a run in the background.
 
-    There it is ignored by every process that is started.
+    A shell lets every process that is started there ignore it.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free > MEMORY_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))
     worker: dict[str, str] | None = getattr(config, "workerinput", None)
     if worker is None:
         nodes = SharedNodes(start_node)
