@@ -43,8 +43,8 @@ with suppress(ImportError):  # private; without it, hypothesis also draws consta
 
     providers._get_local_constants = lambda: providers._local_constants
 
-_NODES = pytest.StashKey[str]()
-"""The address of the nodes of this run."""
+_NODES, _OWNED_NODES = pytest.StashKey[str](), pytest.StashKey[SharedNodes]()
+"""The address of the nodes of this run; the nodes themselves, in the process that owns them."""
 
 LONGEST_FIRST = ("docs/test_snippets.py", "integration/test_ray.py", "e2e", "integration")
 """Files that take two minutes or more, then layers: so the workers end together, unit tests fill the gaps."""
@@ -59,21 +59,28 @@ NIGHTLY_NODES = re.compile(r"elasticsearch[78]|plugin_url")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose where temporary files lie, own the nodes, except in a worker, and handle SIGINT again in a run in the background.
+    """Choose where temporary files lie and own the nodes, except in a worker, and handle SIGINT again in a run in the background.
 
-    A shell lets every process that is started there ignore it.
+    There it is ignored by every process that is started.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free > MEMORY_BYTES:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))
     worker: dict[str, str] | None = getattr(config, "workerinput", None)
     if worker is None:
+        if MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free > MEMORY_BYTES:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))
         nodes = SharedNodes(start_node)
-        config.add_cleanup(nodes.close)
-        config.stash[_NODES] = nodes.serve()
+        config.stash[_NODES], config.stash[_OWNED_NODES] = nodes.serve(), nodes
     else:
         config.stash[_NODES] = worker["nodes"]
+
+
+@pytest.hookimpl(tryfirst=True)  # then pytest removes the folders of passed tests, in which the state of the nodes is
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the nodes."""
+    nodes = session.config.stash.get(_OWNED_NODES, None)
+    if nodes:
+        nodes.close()
 
 
 def get_rank(item: pytest.Item) -> int:
