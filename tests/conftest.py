@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -58,6 +59,7 @@ NIGHTLY_NODES = re.compile(r"elasticsearch[78]|plugin_url")
 """Engines in parameters and fixtures of a test. `make test` starts the embedded node, and Elasticsearch 9 for `sparse_vector`."""
 
 
+@pytest.hookimpl(trylast=True)  # after pytest-rerunfailures
 def pytest_configure(config: pytest.Config) -> None:
     """Choose where temporary files lie and own the nodes, except in a worker, and handle SIGINT again in a run in the background.
 
@@ -73,6 +75,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_NODES], config.stash[_OWNED_NODES] = nodes.serve(), nodes
     else:
         config.stash[_NODES] = worker["nodes"]
+        counts = getattr(getattr(config, "failures_db", None), "sock", None)  # of pytest-rerunfailures
+        if isinstance(counts, socket.socket):
+            counts.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each test waits 40 ms for an acknowledgment
 
 
 @pytest.hookimpl(tryfirst=True)  # then pytest removes the folders of passed tests, in which the state of the nodes is
