@@ -68,12 +68,12 @@ compatibility: $(VENV)/.installed-test
 
 # The tests of the page use Debian's Chromium. It is installed only as root; otherwise a message names it.
 browser:
-	@if command -v chromium >/dev/null; then :; \
+	@if { command -v chromium-headless-shell || command -v chromium; } >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "installing Chromium for the tests of the page"; \
-		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core) \
-			>/dev/null; \
-	else echo "the tests of the page need Chromium: apt install chromium" >&2; fi
+		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium-headless-shell \
+			fonts-dejavu-core) >/dev/null; \
+	else echo "the tests of the page need Chromium: apt install chromium-headless-shell" >&2; fi
 
 docs: $(VENV)/.installed-test
 	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs build/site

@@ -76,17 +76,19 @@ def serve_site(url: str, index: str, *arguments: str | Path) -> Iterator[str]:
 
 @contextmanager
 def start_chromium() -> Iterator[Browser]:
-    """Start Debian's Chromium.
+    """Start Debian's Chromium, preferably the build without windows, which takes two thirds of the CPU.
 
     Raises:
         RuntimeError: If there is none.
     """
     from playwright.sync_api import sync_playwright
 
-    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    executable = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None)
     if executable is None:
-        raise RuntimeError("there is no Chromium for the tests of the page; install it with: apt-get install chromium")
-    arguments = ["--disable-gpu", "--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+        raise RuntimeError(
+            "there is no Chromium for the tests of the page; install it with: apt-get install chromium-headless-shell"
+        )
+    arguments = ["--disable-gpu", "--in-process-gpu", "--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         try:
