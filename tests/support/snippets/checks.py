@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def check_stair_es(arguments: list[str]) -> None:
     Raises:
         Wrong: It doesn't take them.
     """
-    command: Any = get_command(app)
+    command = _read_command_line()
     name, context, remaining = _OURS, None, arguments
     try:
         while True:
@@ -97,6 +98,11 @@ def check_stair_es(arguments: list[str]) -> None:
         if _NO_FILE.search(message):  # options are read before their values: all of them exist
             return
         raise InvalidSnippet(f"stair-es {shlex.join(arguments)}: {message or type(error).__name__}") from error
+
+
+@cache
+def _read_command_line() -> Any:  # noqa: ANN401  a private class of Typer
+    return get_command(app)
 
 
 def check_command(words: list[str], folder: Path = ROOT, python: str | Path = sys.executable) -> None:
