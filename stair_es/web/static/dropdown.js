@@ -29,6 +29,7 @@ export class Dropdown {
       "toggle",
       (event) => /** @type {ToggleEvent} */ (event).newState === "open" && this.#focusContent(),
     );
+    this.button.addEventListener("keydown", (event) => this.#enterByKey(event));
     this.popover.addEventListener("keydown", (event) => event.stopPropagation()); // shortcuts are for what is behind it
     addEventListener("resize", () => this.isOpen() && this.#setPosition());
   }
@@ -55,8 +56,17 @@ export class Dropdown {
     if (this.isOpen()) this.#setPosition();
   }
 
+  /** The down key opens it, or moves into it if it is open: the focus follows a moment after opening, with the `toggle` event. */
+  #enterByKey(/** @type {KeyboardEvent} */ event) {
+    if (event.key !== "ArrowDown") return;
+    event.preventDefault();
+    if (this.isOpen()) this.#focusContent();
+    else this.button.click(); // not `showPopover`, so that the focus returns to the button
+  }
+
   #focusContent() {
     this.#setPosition();
+    if (this.popover.contains(document.activeElement)) return;
     /** @type {NodeListOf<HTMLElement>} */
     const controls = this.popover.querySelectorAll("input, summary, button");
     [...controls].find((control) => control.checkVisibility())?.focus({ preventScroll: true });

@@ -117,15 +117,14 @@ function createConditionChip(/** @type {Condition} */ { kind, text, nodes, remov
   return { element: h("li", { class: "chip" }, label, button) };
 }
 
-/** The arrow keys move between buttons; the down key opens one. */
+/** The arrow keys move between buttons. */
 function moveFocus(/** @type {HTMLElement} */ row, /** @type {KeyboardEvent} */ event) {
   /** @type {NodeListOf<HTMLElement>} */
   const all = row.querySelectorAll("button[popovertarget]");
   const buttons = [...all].filter((button) => button.checkVisibility());
   const index = buttons.indexOf(/** @type {HTMLElement} */ (event.target));
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (index < 0 || !(step || event.key === "ArrowDown")) return;
+  if (index < 0 || !step) return;
   event.preventDefault();
-  if (step) buttons[index + step]?.focus();
-  else buttons[index].click();
+  buttons[index + step]?.focus();
 }
